@@ -1,0 +1,170 @@
+//! The account-hour: everything that happened in one account in one UTC hour, merged. The atom of judging.
+//!
+//! Conversations are sums of flow records; calls are a set. Whose side of a conversation is "ours" and who held an
+//! address is not in here: it is asked when judging.
+
+use flowtrail_ingest::{EventTime, Hour, Ip, UnitId};
+use serde::{Deserialize, Serialize};
+
+/// "Not there" in a column of indices.
+pub const NONE: u32 = u32::MAX;
+
+/// One direction of a conversation, summed.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Flow records.
+    pub flows: u32,
+    /// OR of TCP flags.
+    pub flags: u8,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// All flow records of one hour between a client and a service port of a server, seen at one ENI by one flow log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Conversation {
+    /// Index into [`AccountHour::strings`]: the ENI.
+    pub eni: u32,
+    /// Index into [`AccountHour::strings`]: flow-log id, or [`NONE`].
+    pub flow_log: u32,
+    /// REJECT.
+    pub rejected: bool,
+    /// IANA protocol.
+    pub protocol: u8,
+    /// True: `client` opened the connection and `client_port` is 0. False: the side is to be settled at the look, both
+    /// ports are here, and `client` is only the smaller (address, port).
+    pub settled: bool,
+    /// Who asked.
+    pub client: Ip,
+    /// Who served.
+    pub server: Ip,
+    /// 0 when settled.
+    pub client_port: u16,
+    /// The service port.
+    pub server_port: u16,
+    /// `(pkt address on the client's side, on the server's side)` where they differ from the outer ones.
+    pub packet_addrs: Option<(Ip, Ip)>,
+    /// Client to server.
+    pub ahead: Traffic,
+    /// Server to client.
+    pub back: Traffic,
+    /// First second of the first record.
+    pub first: EventTime,
+    /// Last second of the last record.
+    pub last: EventTime,
+    /// `flow-direction` called the client's side ours in some record.
+    pub ours_client: bool,
+    /// … the server's side.
+    pub ours_server: bool,
+    /// Flow records that came with this call (of `replay`), for its summary.
+    pub new_flows: u32,
+    /// Where it was seen: up to 3 (index into [`AccountHour::units`], first line), the smallest by unit identity.
+    pub seen: Vec<(u32, u64)>,
+}
+
+/// One API call: a row of the account-hour. Strings are indices into [`AccountHour::strings`], [`NONE`] when absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ApiRow {
+    /// `eventTime`.
+    pub time: EventTime,
+    /// XXH3-128 of recipientAccountId, eventID, eventTime, eventName; without eventID of the raw bytes.
+    pub id: u128,
+    /// `eventID`.
+    pub event_id: u32,
+    /// Role or user ARN: the session issuer's ARN for sessions, else the identity's ARN, else `service:NAME` or `account:ID`.
+    pub principal: u32,
+    /// Function ARN without qualifier, from `inScopeOf.credentialsIssuedTo`.
+    pub function: u32,
+    /// Service, `iam`.
+    pub service: u32,
+    /// Action without version suffix, `CreateAccessKey`.
+    pub action: u32,
+    /// Region.
+    pub region: u32,
+    /// Address or service name the call came from.
+    pub source: u32,
+    /// Access key id.
+    pub access_key: u32,
+    /// `errorCode`.
+    pub error: u32,
+    /// Escalation step, one word of `detect::escalation`, or [`NONE`].
+    pub step: u32,
+    /// What the step or change was done to: user, role, policy, function ARN.
+    pub target: u32,
+    /// Detail of the step that the detector needs as text (JSON object), e.g. the policy's ARN, the principal of a permission.
+    pub detail: u32,
+    /// Bits of [`call_marks`].
+    pub marks: u16,
+    /// Index into [`AccountHour::units`].
+    pub unit: u32,
+    /// Index in `Records`, line or Kafka offset.
+    pub position: u64,
+}
+
+/// Bits of [`ApiRow::marks`].
+pub mod call_marks {
+    /// `readOnly` is true.
+    pub const READ_ONLY: u16 = 1;
+    /// Made by the Lambda service with the role, not by the function's code (domain/cloudtrail.md section 3).
+    pub const SERVICE_CALL: u16 = 1 << 1;
+    /// A dry run.
+    pub const DRY_RUN: u16 = 1 << 2;
+    /// `invokedBy` is set: an AWS service on somebody's behalf.
+    pub const INVOKED_BY: u16 = 1 << 3;
+    /// The user agent has `exec-env/AWS_Lambda_`.
+    pub const LAMBDA_AGENT: u16 = 1 << 4;
+    /// `eventCategory` is Data.
+    pub const DATA: u16 = 1 << 5;
+    /// `eventCategory` is NetworkActivity.
+    pub const NETWORK_ACTIVITY: u16 = 1 << 6;
+    /// The row came with this call of `replay`.
+    pub const NEW: u16 = 1 << 7;
+    /// `managementEvent` is true.
+    pub const MANAGEMENT: u16 = 1 << 8;
+}
+
+/// A unit that the hour's records came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct UnitRef {
+    /// Identity.
+    pub id: UnitId,
+    /// `folder`, `s3`, `kafka`.
+    pub source: String,
+    /// Key, path or `topic/partition`.
+    pub key: String,
+}
+
+/// One account's UTC hour, merged.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AccountHour {
+    /// Account id, as the records have it.
+    pub account: String,
+    /// The hour.
+    pub hour: Hour,
+    /// Region of the flow logs, by ENI string index, where the key says: sorted.
+    pub eni_region: Vec<(u32, u32)>,
+    /// Dictionary of all text.
+    pub strings: Vec<Box<str>>,
+    /// Units, sorted by identity.
+    pub units: Vec<UnitRef>,
+    /// Sorted by (eni text, flow_log text, rejected, server, server_port, protocol, client, …): all of an ENI's stand together.
+    pub conversations: Vec<Conversation>,
+    /// Sorted by (time, id); no id twice; replaced events are gone.
+    pub calls: Vec<ApiRow>,
+}
+
+impl AccountHour {
+    /// Text of an index; empty for [`NONE`].
+    #[must_use]
+    pub fn text(&self, index: u32) -> &str {
+        self.strings.get(index as usize).map_or("", |s| s)
+    }
+
+    /// Text of an index, `None` for [`NONE`].
+    #[must_use]
+    pub fn opt(&self, index: u32) -> Option<&str> {
+        self.strings.get(index as usize).map(AsRef::as_ref)
+    }
+}

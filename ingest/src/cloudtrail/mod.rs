@@ -1,0 +1,3 @@
+//! CloudTrail records and the envelopes they come in.
+
+pub mod call;

@@ -1,0 +1,3 @@
+//! Flow logs: text and Parquet into columns.
+
+pub mod batch;

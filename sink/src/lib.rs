@@ -1,0 +1,1 @@
+//! From findings to readers: stores, Parquet tables, commits and segments.
