@@ -11,7 +11,7 @@ pub mod sniff;
 pub mod time;
 pub mod unit;
 
-pub use cloudtrail::call::{ApiCall, Identity};
+pub use cloudtrail::{ApiCall, Identity, Item};
 pub use flow::batch::{FlowBatch, Names};
 pub use ip::Ip;
 pub use time::{Day, EventTime, Hour};
