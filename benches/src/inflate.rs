@@ -26,6 +26,11 @@ impl Inflater {
 
     /// All members of a gzip object, one after another. The slice lives until the next call.
     pub fn inflate(&mut self, object: &[u8]) -> Result<&[u8], String> {
+        // The size that the last member claims, so that a large object is not begun several times; a claim, hence the bound.
+        let claimed = object.last_chunk::<4>().map_or(0, |size| u32::from_le_bytes(*size) as usize).min(object.len().saturating_mul(64));
+        if claimed > self.buffer.len() {
+            self.buffer.resize(claimed, 0);
+        }
         let (mut read, mut written) = (0usize, 0usize);
         while read < object.len() {
             let (mut took, mut gave) = (0usize, 0usize);

@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn every_line_has_the_fields_that_its_header_names() {
-        let world = World::new(WorldSize { seed: 3, accounts: 2, interfaces: 20, conversations: 50 });
+        let world = World::new(WorldSize { seed: 3, accounts: 2, interfaces: 20, conversations: 50, habit: 1.0 });
         for (shape, fields) in [(Shape::Plain, 14), (Shape::Traffic, 22), (Shape::Wide, 29)] {
             let (mut out, mut lines) = (Vec::new(), Lines::new(&world, shape));
             let mut each = |record: &Record<'_>| lines.write(record, &mut out);

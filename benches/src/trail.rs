@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn an_object_is_json_with_distinct_events_of_the_usual_size() {
-        let world = World::new(WorldSize { seed: 3, accounts: 2, interfaces: 60, conversations: 10 });
+        let world = World::new(WorldSize { seed: 3, accounts: 2, interfaces: 60, conversations: 10, habit: 1.0 });
         let mut out = Vec::new();
         object_events(&world, 1, 1_767_571_200, 2000, &mut Random::of(&[1]), &mut out);
         let parsed: serde_json::Value = serde_json::from_slice(&out).expect("JSON");

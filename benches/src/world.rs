@@ -16,6 +16,8 @@ pub struct WorldSize {
     pub interfaces: usize,
     /// (peer, port) pairs that one interface talks to.
     pub conversations: usize,
+    /// How much an interface keeps to its usual ones: the exponent of their Zipf distribution.
+    pub habit: f64,
 }
 
 /// One network interface.
@@ -86,7 +88,7 @@ impl World {
             interfaces,
             per_account,
             busy: Zipf::new(per_account, 0.6),
-            conversation: Zipf::new(size.conversations, 1.0),
+            conversation: Zipf::new(size.conversations, size.habit),
             peer: Zipf::new(PEERS, 0.9),
             size,
         }

@@ -50,7 +50,7 @@ struct Arguments {
     /// Interfaces over all accounts.
     #[arg(long, default_value_t = 400)]
     interfaces: usize,
-    /// (peer, port) pairs of one interface; by default 600, for `traffic` 3000.
+    /// (peer, port) pairs of one interface; by default 2000, for `traffic` 6000.
     #[arg(long)]
     conversations: Option<usize>,
     /// Records in one object; by default 200,000 (about 22 MB of text), for `trail` 4,000.
@@ -68,17 +68,18 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let arguments = Arguments::parse();
     let start = EventTime::parse(&arguments.start).ok_or_else(|| format!("--start is no time: {:?}", arguments.start))?;
     let (kind, conversations, per_object) = match arguments.kind {
-        What::Plain => (Kind::Flows(Shape::Plain), 600, 200_000),
-        What::Traffic => (Kind::Flows(Shape::Traffic), 3000, 200_000),
-        What::Wide => (Kind::Flows(Shape::Wide), 600, 100_000),
+        What::Plain => (Kind::Flows(Shape::Plain), 2000, 200_000),
+        What::Traffic => (Kind::Flows(Shape::Traffic), 6000, 200_000),
+        What::Wide => (Kind::Flows(Shape::Wide), 2000, 100_000),
         What::Trail => (Kind::Trail, 600, 4_000),
-        What::Parquet => (Kind::Parquet, 600, 200_000),
+        What::Parquet => (Kind::Parquet, 2000, 200_000),
     };
     let size = WorldSize {
         seed: arguments.seed,
         accounts: arguments.accounts,
         interfaces: arguments.interfaces,
         conversations: arguments.conversations.unwrap_or(conversations),
+        habit: if kind == Kind::Flows(Shape::Traffic) { 0.6 } else { 1.0 },
     };
     let amount = Amount {
         records: arguments.records,
