@@ -116,7 +116,7 @@ pub struct Learned {
     /// The day that is not closed yet.
     pub open_day: Option<Day>,
     /// Findings of the hours of days that may still get some, as joined parts.
-    pub incidents: flowtrail_detect::Incidents,
+    pub incidents: BTreeMap<String, flowtrail_detect::Incidents>,
 }
 
 /// What the last judging was made of: the same again changes nothing.
