@@ -3,14 +3,9 @@
 //! An attack stands on its own: its target runs steadily and was known for two weeks, nothing was deployed there for a day,
 //! and its addresses are nobody else's.
 
-use serde_json::{Value, json};
-
 use super::archetype::{Action, LOOKING_AROUND, SENSITIVE};
-use super::event::{Event, access_key, function_key};
-use super::flow::{Layout, dotted};
-use super::life::code_update;
+use super::flow::dotted;
 use super::rng::Rng;
-use super::traffic::{Connection, Outcome, Traffic};
 use super::world::{DAY, Target, World, internet};
 
 const HOUR: i64 = 3600;

@@ -16,6 +16,8 @@ mod maker;
 mod object;
 mod rng;
 mod snapshots;
+#[cfg(test)]
+mod tests;
 mod traces;
 mod traffic;
 mod world;
