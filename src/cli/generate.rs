@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use flowtrail_ingest::EventTime;
 
-use crate::generate::{GenerateOptions, run as generate};
+use crate::generate::{GenerateOptions, attack_names, run as generate};
 
 /// Makes an organisation with attacks in it: flow logs, CloudTrail, snapshots, a threat list, and the truth about them.
 #[derive(Debug, Args)]
@@ -17,27 +17,36 @@ pub(crate) struct GenerateArgs {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Accounts; every third works in two regions.
-    #[arg(long, default_value_t = 3)]
-    accounts: usize,
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    accounts: u32,
     /// Functions, over all accounts.
-    #[arg(long, default_value_t = 24)]
-    functions: usize,
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(..=100_000))]
+    functions: u32,
     /// Days of logs.
-    #[arg(long, default_value_t = 21)]
+    #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u32).range(1..=3_660))]
     days: u32,
     /// The first moment, UTC; cut to the hour.
     #[arg(long, value_name = "TIME", default_value = "2026-01-05", value_parser = time)]
     start: EventTime,
     /// Kinds of attack, or `all`, or `none`. The first comes after day 15; with fewer than 17 days in the last third.
-    #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "all")]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "all", value_parser = attack)]
     attacks: Vec<String>,
-    /// About how many flow records there shall be; by default what the functions give (some 24,000 each in three weeks).
+    /// About how many flow records there shall be; by default what the functions give (some 20,000 each in three weeks).
     #[arg(long, value_name = "N")]
     records: Option<u64>,
 }
 
 fn time(text: &str) -> Result<EventTime, String> {
     EventTime::parse(text).ok_or_else(|| format!("{text:?} is not a time such as 2026-01-05 or 2026-01-05T10:00:00Z"))
+}
+
+fn attack(text: &str) -> Result<String, String> {
+    let known = attack_names();
+    if matches!(text, "all" | "none") || known.contains(&text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("there are all, none, {}", known.join(", ")))
+    }
 }
 
 impl GenerateArgs {
@@ -49,8 +58,8 @@ impl GenerateArgs {
         let options = GenerateOptions {
             out: self.out,
             seed: self.seed,
-            accounts: self.accounts,
-            functions: self.functions,
+            accounts: self.accounts as usize,
+            functions: self.functions as usize,
             days: self.days,
             start: self.start,
             attacks: self.attacks,
