@@ -332,16 +332,38 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Decodes one block. Units have their identity only. `new` marks its flows and calls as having come with this call.
+/// A block as it lies in memory or in a run file.
+#[derive(Copy, Clone, Debug)]
+pub struct BlockView<'a> {
+    /// Account.
+    pub account: &'a str,
+    /// Hour.
+    pub hour: Hour,
+    /// The encoded conversations and calls.
+    pub bytes: &'a [u8],
+    /// It came with this call (of `replay`).
+    pub new: bool,
+}
+
+impl Block {
+    /// The block as a view.
+    #[must_use]
+    pub fn view(&self, new: bool) -> BlockView<'_> {
+        BlockView { account: &self.account, hour: self.hour, bytes: &self.bytes, new }
+    }
+}
+
+/// Decodes one block. Units have their identity only. A new block marks its flows and calls as having come with this call.
 ///
 /// # Errors
 /// When the bytes are not those of a block.
-pub fn decode(block: &Block, new: bool) -> Result<AccountHour, BlockError> {
-    let mut reader = Reader { bytes: &block.bytes, at: 0 };
-    decode_inner(block, new, &mut reader).ok_or_else(|| BlockError { account: block.account.clone(), hour: block.hour, at: reader.at })
+pub fn decode(block: BlockView<'_>) -> Result<AccountHour, BlockError> {
+    let mut reader = Reader { bytes: block.bytes, at: 0 };
+    decode_inner(block, &mut reader).ok_or_else(|| BlockError { account: block.account.to_owned(), hour: block.hour, at: reader.at })
 }
 
-fn decode_inner(block: &Block, new: bool, r: &mut Reader<'_>) -> Option<AccountHour> {
+fn decode_inner(block: BlockView<'_>, r: &mut Reader<'_>) -> Option<AccountHour> {
+    let new = block.new;
     let count = r.count()?;
     let mut texts: Vec<&str> = Vec::with_capacity(count);
     for _ in 0..count {
@@ -452,5 +474,5 @@ fn decode_inner(block: &Block, new: bool, r: &mut Reader<'_>) -> Option<AccountH
     if r.at != r.bytes.len() {
         return None;
     }
-    Some(AccountHour { account: block.account.clone(), hour: block.hour, eni_region, strings, units, conversations, calls })
+    Some(AccountHour { account: block.account.to_owned(), hour: block.hour, eni_region, strings, units, conversations, calls })
 }

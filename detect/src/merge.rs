@@ -3,7 +3,7 @@
 //! Law: any split of the records over units, any order of the blocks and any grouping of merges give an equal
 //! [`AccountHour`]; a call counts once however often it was delivered.
 
-use crate::block::{Block, BlockError, decode};
+use crate::block::{BlockError, BlockView, decode};
 use crate::hour::{AccountHour, ApiRow, NONE, UnitRef, call_marks};
 
 /// How many calls of the merged blocks were new to the hour, and how many were repeats; of blocks marked new.
@@ -15,12 +15,12 @@ pub struct CallCounts {
     pub repeats: u64,
 }
 
-/// Merges the blocks of one account and hour; `true` marks a block that came with this call.
+/// Merges the blocks of one account and hour.
 ///
 /// # Errors
 /// When a stored block does not decode.
-pub fn merge(blocks: &[(&Block, bool)]) -> Result<(AccountHour, CallCounts), BlockError> {
-    let mut hours: Vec<AccountHour> = blocks.iter().map(|(block, new)| decode(block, *new)).collect::<Result<_, _>>()?;
+pub fn merge(blocks: &[BlockView<'_>]) -> Result<(AccountHour, CallCounts), BlockError> {
+    let mut hours: Vec<AccountHour> = blocks.iter().map(|block| decode(*block)).collect::<Result<_, _>>()?;
     let mut merged = match hours.len() {
         0 => AccountHour::default(),
         1 => hours.remove(0),
@@ -113,4 +113,3 @@ fn settle_calls(hour: &mut AccountHour) -> CallCounts {
     hour.calls = kept;
     counts
 }
-

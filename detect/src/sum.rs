@@ -542,8 +542,18 @@ impl Summer {
                 client_port: (key.ports >> 16) as u16,
                 server_port: key.ports as u16,
                 packet_addrs: key.packet_addrs.checked_sub(1).map(|p| self.packet_addrs.items[p as usize]),
-                ahead: crate::hour::Traffic { flows: slot.ahead_flows, flags: slot.ahead_flags, packets: slot.ahead_packets, bytes: slot.ahead_bytes },
-                back: crate::hour::Traffic { flows: slot.back_flows, flags: slot.back_flags, packets: slot.back_packets, bytes: slot.back_bytes },
+                ahead: crate::hour::Traffic {
+                    flows: slot.ahead_flows,
+                    flags: slot.ahead_flags,
+                    packets: slot.ahead_packets,
+                    bytes: slot.ahead_bytes,
+                },
+                back: crate::hour::Traffic {
+                    flows: slot.back_flows,
+                    flags: slot.back_flags,
+                    packets: slot.back_packets,
+                    bytes: slot.back_bytes,
+                },
                 first: slot.first,
                 last: slot.last,
                 ours_client: slot.ours & 1 != 0,
@@ -633,5 +643,247 @@ impl<T: Copy + Eq + std::hash::Hash> Pool<T> {
             self.items.push(value);
             (self.items.len() - 1) as u32
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::hour::AccountHour;
+    use crate::merge::merge;
+    use proptest::prelude::*;
+
+    /// One record of a small world in which collisions, both directions and both families are frequent.
+    #[derive(Clone, Debug)]
+    struct Record {
+        unit: u8,
+        eni: u8,
+        src: u8,
+        dst: u8,
+        ports: (u16, u16),
+        protocol: u8,
+        flags: Option<u8>,
+        egress: Option<bool>,
+        reject: bool,
+        v6: bool,
+        packet: bool,
+        end: i64,
+        bytes: u64,
+    }
+
+    fn record() -> impl Strategy<Value = Record> {
+        let port = prop::sample::select(vec![443u16, 5432, 40000, 40001, 0, 53]);
+        (
+            (0..4u8, 0..3u8, 0..4u8, 0..4u8),
+            (port.clone(), port),
+            prop::sample::select(vec![6u8, 17, 1]),
+            prop::option::of(prop::sample::select(vec![0u8, 2, 18, 3, 4])),
+            prop::option::of(any::<bool>()),
+            (any::<bool>(), prop::bool::weighted(0.2), prop::bool::weighted(0.1)),
+            7000..11000i64,
+            0..1000u64,
+        )
+            .prop_map(|((unit, eni, src, dst), ports, protocol, flags, egress, (reject, v6, packet), end, bytes)| Record {
+                unit,
+                eni,
+                src,
+                dst,
+                ports,
+                protocol,
+                flags,
+                egress,
+                reject,
+                v6,
+                packet,
+                end,
+                bytes,
+            })
+    }
+
+    fn ip(n: u8, v6: bool) -> Ip {
+        if v6 { Ip(0x2001 << 112 | u128::from(n)) } else { Ip::v4(0x0a00_0000 | u32::from(n)) }
+    }
+
+    fn batch(records: &[&Record], names: &mut Names) -> FlowBatch {
+        let mut b = FlowBatch::default();
+        for (row, r) in records.iter().enumerate() {
+            let eni = format!("eni-{}", r.eni);
+            let at = names.interfaces.iter().position(|n| **n == *eni).unwrap_or_else(|| {
+                names.interfaces.push(eni.into());
+                names.interfaces.len() - 1
+            });
+            let mut mark = marks::ADDRS | marks::TIMES | marks::PORTS;
+            if r.v6 {
+                mark |= marks::V6;
+                b.src.push(b.v6.len() as u32);
+                b.v6.push(ip(r.src, true).0);
+                b.dst.push(b.v6.len() as u32);
+                b.v6.push(ip(r.dst, true).0);
+            } else {
+                b.src.push(ip(r.src, false).as_v4().unwrap());
+                b.dst.push(ip(r.dst, false).as_v4().unwrap());
+            }
+            if r.flags.is_some() {
+                mark |= marks::TCP_FLAGS;
+            }
+            match r.egress {
+                Some(true) => mark |= marks::EGRESS,
+                Some(false) => mark |= marks::INGRESS,
+                None => {}
+            }
+            if r.reject {
+                mark |= marks::REJECT;
+            }
+            if r.packet {
+                mark |= marks::PKT;
+                b.packet_addrs.push((row as u32, ip(200, false), ip(201, false)));
+            }
+            b.line.push(row as u32 + 2);
+            b.marks.push(mark);
+            b.interface.push(at as u32);
+            b.account.push(ABSENT);
+            b.ports.push(u32::from(r.ports.0) << 16 | u32::from(r.ports.1));
+            b.protocol.push(r.protocol);
+            b.tcp_flags.push(r.flags.unwrap_or(0));
+            b.packets.push(1);
+            b.bytes.push(r.bytes);
+            b.start.push(r.end - 10);
+            b.end.push(r.end);
+        }
+        b
+    }
+
+    fn unit(n: u8) -> UnitContext {
+        UnitContext {
+            // Identities in another order than the numbers.
+            id: UnitId(u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_0c8a_1d3b_55a7)),
+            flow_log: (n != 3).then(|| format!("fl-{}", n % 2)),
+            account: Some("111122223333".to_owned()),
+            region: Some("eu-west-1".to_owned()),
+            from: EventTime::MIN,
+            to: EventTime::MAX,
+        }
+    }
+
+    /// Sums the records unit by unit in the given order, flushing after each unit with a set bit, then merges all.
+    fn hours(records: &[Record], order: &[u8], flush: u8, seed: u64) -> Vec<AccountHour> {
+        let mut summer = Summer::new(seed);
+        let mut blocks = Vec::new();
+        for n in order {
+            let of_unit: Vec<&Record> = records.iter().filter(|r| r.unit == *n).collect();
+            let mut names = Names::default();
+            let batch = batch(&of_unit, &mut names);
+            summer.add(&unit(*n), &batch, &names, &mut FlowCounts::default());
+            if flush >> n & 1 == 1 {
+                blocks.extend(summer.flush());
+            }
+        }
+        blocks.extend(summer.flush());
+        let mut keys: Vec<(String, Hour)> = blocks.iter().map(|b| (b.account.clone(), b.hour)).collect();
+        keys.sort();
+        keys.dedup();
+        keys.iter()
+            .map(|key| {
+                let of_hour: Vec<_> = blocks.iter().filter(|b| (&b.account, b.hour) == (&key.0, key.1)).map(|b| b.view(true)).collect();
+                merge(&of_hour).unwrap().0
+            })
+            .collect()
+    }
+
+    /// The same, one record at a time over a sorted map: the page that says what a conversation is.
+    fn naive(records: &[Record]) -> Vec<(String, u64, u64, u32, i64, i64)> {
+        let mut sums: std::collections::BTreeMap<String, (u64, u64, u32, i64, i64)> = std::collections::BTreeMap::new();
+        for r in records {
+            let (src, dst) = ((ip(r.src, r.v6), r.ports.0), (ip(r.dst, r.v6), r.ports.1));
+            let by_flags = match r.flags.filter(|_| r.protocol == 6).map(|f| f & 0x12) {
+                Some(2) => Some(false),
+                Some(18) => Some(true),
+                _ => match (is_service(src.1), is_service(dst.1)) {
+                    (false, true) => Some(false),
+                    (true, false) => Some(true),
+                    _ => None,
+                },
+            };
+            let from_server = by_flags.unwrap_or(dst < src);
+            let (client, server) = if from_server { (dst, src) } else { (src, dst) };
+            let client_port = if by_flags.is_some() { 0 } else { client.1 };
+            let flow_log = unit(r.unit).flow_log;
+            let packet = r.packet.then(|| if from_server { (201, 200) } else { (200, 201) });
+            let key = format!(
+                "{} {} {flow_log:?} {} {} {} {client_port} {} {} {} {} {packet:?}",
+                EventTime(r.end).hour(),
+                r.eni,
+                r.reject,
+                r.protocol,
+                client.0,
+                server.0,
+                server.1,
+                by_flags.is_some(),
+                r.v6
+            );
+            let sum = sums.entry(key).or_insert((0, 0, 0, i64::MAX, 0));
+            *(if from_server { &mut sum.1 } else { &mut sum.0 }) += r.bytes;
+            sum.2 += 1;
+            sum.3 = sum.3.min(r.end - 10);
+            sum.4 = sum.4.max(r.end);
+        }
+        sums.into_iter().map(|(k, v)| (k, v.0, v.1, v.2, v.3, v.4)).collect()
+    }
+
+    fn told(hours: &[AccountHour]) -> Vec<(String, u64, u64, u32, i64, i64)> {
+        let mut rows: Vec<_> = hours
+            .iter()
+            .flat_map(|h| {
+                h.conversations.iter().map(|c| {
+                    let packet = c.packet_addrs.map(|(a, b)| (a.0 as u8, b.0 as u8));
+                    let key = format!(
+                        "{} {} {:?} {} {} {} {} {} {} {} {} {packet:?}",
+                        h.hour,
+                        h.text(c.eni).trim_start_matches("eni-"),
+                        h.opt(c.flow_log).map(str::to_owned),
+                        c.rejected,
+                        c.protocol,
+                        c.client,
+                        c.client_port,
+                        c.server,
+                        c.server_port,
+                        c.settled,
+                        !c.client.is_v4()
+                    );
+                    (key, c.ahead.bytes, c.back.bytes, c.ahead.flows + c.back.flows, c.first.0, c.last.0)
+                })
+            })
+            .collect();
+        rows.sort();
+        rows
+    }
+
+    proptest! {
+        #[test]
+        fn neither_order_nor_flushes_nor_seed_show(records in prop::collection::vec(record(), 0..80), flush in any::<u8>(), seed in any::<u64>()) {
+            let one = hours(&records, &[0, 1, 2, 3], 0, 1);
+            let other = hours(&records, &[3, 1, 0, 2], flush, seed);
+            prop_assert_eq!(&one, &other);
+            prop_assert_eq!(told(&one), naive(&records));
+        }
+
+        #[test]
+        fn hostile_bytes_never_decode_into_a_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..300), records in prop::collection::vec(record(), 1..20), at in any::<usize>()) {
+            let view = |bytes: &[u8]| crate::block::decode(crate::block::BlockView { account: "1", hour: Hour(2), bytes, new: false }).map(|_| ());
+            let _ = view(&bytes);
+            let mut summer = Summer::new(7);
+            let of_unit: Vec<&Record> = records.iter().collect();
+            let mut names = Names::default();
+            let flows = batch(&of_unit, &mut names);
+            summer.add(&unit(0), &flows, &names, &mut FlowCounts::default());
+            for block in summer.flush() {
+                bytes = block.bytes;
+                let at = at % bytes.len();
+                bytes[at] ^= 0x55;
+                let _ = view(&bytes);
+                prop_assert!(view(&bytes[..at]).is_err());
+            }
+        }
     }
 }
