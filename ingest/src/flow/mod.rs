@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod envelope;
+mod fast;
 pub mod json;
 pub mod layout;
 mod names;
