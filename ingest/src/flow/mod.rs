@@ -13,6 +13,9 @@ pub mod parquet;
 pub mod plain;
 pub mod text;
 
+#[cfg(test)]
+mod tests;
+
 use batch::{FlowBatch, Names};
 use layout::Layout;
 
