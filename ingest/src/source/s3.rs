@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
@@ -142,7 +143,11 @@ impl S3Client {
     pub fn connect(options: &S3Options, runtime: Handle) -> Result<Self, S3Error> {
         let aws = AwsOptions { region: options.region.clone(), endpoint_url: options.endpoint_url.clone() };
         let shared = runtime.block_on(aws::config(&aws))?;
-        let mut config = aws_sdk_s3::config::Builder::from(&shared);
+        Ok(Self::of(&shared, runtime))
+    }
+
+    fn of(shared: &SdkConfig, runtime: Handle) -> Self {
+        let mut config = aws_sdk_s3::config::Builder::from(shared);
         // The environment can name an endpoint too.
         if shared.endpoint_url().is_some() {
             // Compatible stores have no host name per bucket, and not all of them know the newer checksum headers.
@@ -151,7 +156,7 @@ impl S3Client {
                 .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
                 .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
         }
-        Ok(Self { client: Client::from_conf(config.build()), runtime })
+        Self { client: Client::from_conf(config.build()), runtime }
     }
 
     /// The objects whose keys begin with `prefix` and come after `start_after`, in order of keys, page by page (at most
@@ -494,4 +499,208 @@ fn percent_encoded(key: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpListener;
+    use std::sync::Mutex;
+
+    use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
+
+    /// A store that answers what the test says: request line and headers in, status, headers and body out.
+    fn store(answer: impl Fn(&str) -> (u16, &'static str, Vec<u8>) + Send + Sync + 'static) -> (S3Client, tokio::runtime::Runtime) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answer = Arc::new(answer);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, answer) = (stream.unwrap(), answer.clone());
+                std::thread::spawn(move || {
+                    let mut reader = BufReader::new(stream.try_clone().unwrap());
+                    loop {
+                        let (mut head, mut line) = (String::new(), String::new());
+                        while reader.read_line(&mut line).is_ok_and(|n| n > 2) {
+                            head.push_str(&line);
+                            line.clear();
+                        }
+                        if head.is_empty() {
+                            return;
+                        }
+                        let length =
+                            head.lines().find_map(|l| l.to_lowercase().strip_prefix("content-length: ").and_then(|n| n.parse().ok()));
+                        let mut body = vec![0; length.unwrap_or(0)];
+                        reader.read_exact(&mut body).unwrap();
+                        let (status, headers, body) = answer(&head);
+                        let length =
+                            if headers.contains("Content-Length") { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+                        write!(stream, "HTTP/1.1 {status} x\r\n{length}{headers}\r\n").unwrap();
+                        if !head.starts_with("HEAD") {
+                            stream.write_all(&body).unwrap();
+                        }
+                        if headers.contains("close") {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .endpoint_url(url)
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new("id", "secret", None, None, "test")))
+            .retry_config(aws_config::retry::RetryConfig::disabled())
+            .build();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        (S3Client::of(&config, runtime.handle().clone()), runtime)
+    }
+
+    fn object(key: &str, size: u64, etag: &str) -> Object {
+        Object { source: "s3", key: key.to_owned(), size, etag: Some(etag.to_owned()), modified: None }
+    }
+
+    fn refusal(code: &str) -> Vec<u8> {
+        format!("<Error><Code>{code}</Code><Message>no</Message></Error>").into_bytes()
+    }
+
+    #[test]
+    fn listings_come_in_pages() {
+        let (client, _runtime) = store(|head| {
+            let page = |rest: &str, keys: &[&str]| {
+                let keys: String = keys.iter().map(|key| format!("<Contents><Key>{key}</Key><Size>{}</Size><ETag>&quot;e&quot;</ETag><LastModified>2023-07-10T11:45:12.000Z</LastModified></Contents>", key.len() % 3)).collect();
+                (200, "", format!("<ListBucketResult>{rest}{keys}</ListBucketResult>").into_bytes())
+            };
+            assert!(head.contains("/bucket"), "{head}");
+            if head.contains("delimiter") {
+                page("<CommonPrefixes><Prefix>p/a/</Prefix></CommonPrefixes><CommonPrefixes><Prefix>p/b/</Prefix></CommonPrefixes>", &[])
+            } else if head.contains("continuation-token=two") {
+                page("", &["p/c1"])
+            } else {
+                assert!(head.contains("start-after=p%2F0") && head.contains("prefix=p%2F"), "{head}");
+                page("<IsTruncated>true</IsTruncated><NextContinuationToken>two</NextContinuationToken>", &["p/a", "p/b", "p/folder/"])
+            }
+        });
+        let pages: Vec<_> =
+            client.list("bucket", "p/", Some("p/0")).map(|page| page.unwrap().into_iter().map(|o| o.key).collect::<Vec<_>>()).collect();
+        assert_eq!(pages, [vec!["p/a", "p/b"], vec!["p/c1"]]);
+        let first = client.list("bucket", "p/", Some("p/0")).next().unwrap().unwrap().remove(0);
+        assert_eq!(first, Object { modified: EventTime::parse("2023-07-10T11:45:12Z"), ..object("p/a", 0, "\"e\"") });
+        assert_eq!(client.folders("bucket", "p/").unwrap(), ["p/a/", "p/b/"]);
+    }
+
+    #[test]
+    fn an_object_must_be_the_one_that_was_listed() {
+        let asked = Arc::new(Mutex::new(std::collections::BTreeMap::<String, u32>::new()));
+        let (client, _runtime) = store(move |head| {
+            let key = head.split([' ', '?']).nth(1).unwrap().rsplit('/').next().unwrap().to_owned();
+            let mut asked = asked.lock().unwrap();
+            let n = asked.entry(key.clone()).or_default();
+            *n += 1;
+            match (key.as_str(), *n) {
+                ("good", _) | ("later", 3) => (200, "ETag: \"1\"\r\n", b"12345".to_vec()),
+                ("later", 1) => (200, "ETag: \"0\"\r\n", b"12345".to_vec()),
+                ("later", _) => (200, "ETag: \"1\"\r\nContent-Length: 5\r\nConnection: close\r\n", b"12".to_vec()),
+                ("short", _) => (200, "ETag: \"1\"\r\n", b"1234".to_vec()),
+                ("busy", _) => (503, "", refusal("SlowDown")),
+                _ => (404, "", refusal("NoSuchKey")),
+            }
+        });
+        let get = |key: &str| client.get_listed("bucket", &object(key, 5, "\"1\""));
+        assert_eq!(get("good").unwrap(), "12345");
+        assert_eq!(get("later").unwrap(), "12345");
+        assert!(matches!(get("short").unwrap_err(), S3Error::Changed { reason, .. } if reason == "4 bytes and not 5"));
+        assert!(get("busy").unwrap_err().retryable());
+        assert_eq!(get("gone").unwrap_err(), S3Error::NoSuchKey { bucket: "bucket".to_owned(), key: "gone".to_owned() });
+        assert_eq!(client.get("bucket", "short").unwrap(), "1234");
+
+        let objects: Vec<_> = (0..50).map(|n| object(if n % 10 == 0 { "gone" } else { "good" }, 5, "\"1\"")).collect();
+        let fetched = client.fetch_many("bucket", objects, 4, 1);
+        assert!(fetched.len() <= 4);
+        let fetched: Vec<_> = fetched.iter().map(|f| f.bytes.is_ok()).collect();
+        assert_eq!((fetched.len(), fetched.iter().filter(|ok| **ok).count()), (50, 45));
+    }
+
+    #[test]
+    fn writes_say_who_was_first() {
+        let tries = Mutex::new(0);
+        let (client, _runtime) = store(move |head| {
+            let conditional = head.to_lowercase().contains("if-none-match: *");
+            if head.starts_with("PUT /bucket/new") {
+                (if conditional { 200 } else { 400 }, "", vec![])
+            } else if head.starts_with("PUT /bucket/taken") {
+                (if conditional { 412 } else { 200 }, "", if conditional { refusal("PreconditionFailed") } else { vec![] })
+            } else if head.starts_with("PUT /bucket/race") {
+                let mut tries = tries.lock().unwrap();
+                *tries += 1;
+                if *tries < 3 { (409, "", refusal("ConditionalRequestConflict")) } else { (200, "", vec![]) }
+            } else if head.starts_with("PUT /bucket/lost") {
+                (409, "", refusal("ConditionalRequestConflict"))
+            } else if head.starts_with("HEAD /bucket/lost") {
+                (200, "ETag: \"1\"\r\n", b"123".to_vec())
+            } else if head.starts_with("PUT /bucket/copy") {
+                assert!(head.to_lowercase().contains("x-amz-copy-source: bucket/a%20b%2b%c3%a9/c"), "{head}");
+                (200, "", b"<CopyObjectResult><ETag>e</ETag></CopyObjectResult>".to_vec())
+            } else {
+                (404, "", if head.starts_with("HEAD") { vec![] } else { refusal("NoSuchKey") })
+            }
+        });
+        let put = |key| client.put_if_absent("bucket", key, Bytes::from_static(b"x"));
+        assert_eq!((put("new"), put("taken"), put("race"), put("lost")), (Ok(true), Ok(false), Ok(true), Ok(false)));
+        client.put("bucket", "taken", Bytes::from_static(b"x")).unwrap();
+        client.copy("bucket", "a b+\u{e9}/c", "copy").unwrap();
+        client.delete("bucket", "gone").unwrap();
+        assert_eq!(client.head("bucket", "gone").unwrap(), None);
+        assert_eq!(client.head("bucket", "lost").unwrap(), Some(object("lost", 3, "\"1\"")));
+    }
+
+    #[test]
+    fn missing_credentials_are_said_soon() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let started = std::time::Instant::now();
+        // Where the tests run with credentials this connects; without, the chain ends at instance metadata.
+        if let Err(error) = S3Client::connect(&S3Options::default(), runtime.handle().clone()) {
+            assert!(matches!(error, S3Error::Credentials { .. }) && error.to_string().contains("AWS_ACCESS_KEY_ID"), "{error}");
+        }
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let (client, _runtime) = store(|head| {
+            let path = head.split(['/', '?', ' ']).nth(2).unwrap();
+            match path {
+                "missing" => (404, "", refusal("NoSuchBucket")),
+                "denied" => (403, "", refusal("AccessDenied")),
+                "expired" => (400, "", refusal("ExpiredToken")),
+                "elsewhere" => (301, "x-amz-bucket-region: eu-west-1\r\n", refusal("PermanentRedirect")),
+                "ill" => (500, "", refusal("InternalError")),
+                _ => (400, "", refusal("Odd")),
+            }
+        });
+        for (bucket, words, retryable) in [
+            ("missing", "bucket `missing` does not exist: check", false),
+            ("denied", "not allowed to list s3://denied/p: grant s3:ListBucket", false),
+            ("expired", "refuses the credentials, renew them (ExpiredToken", false),
+            ("elsewhere", "is in eu-west-1: set `region`", false),
+            ("ill", "try again later: InternalError", true),
+            ("odd", "s3://odd/p: Odd, no", false),
+        ] {
+            let mut pages = client.list(bucket, "p", None);
+            let error = pages.next().unwrap().unwrap_err();
+            assert!(error.to_string().contains(words) && error.retryable() == retryable, "{error}");
+            assert!(pages.next().is_none());
+        }
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (client, _runtime) = {
+            let (client, runtime) = store(|_| (200, "", vec![]));
+            let config = client.client.config().to_builder().endpoint_url(format!("http://{closed}")).build();
+            (S3Client { client: Client::from_conf(config), runtime: runtime.handle().clone() }, runtime)
+        };
+        let error = client.get("bucket", "key").unwrap_err();
+        assert!(matches!(&error, S3Error::Network { location, .. } if location == "s3://bucket/key") && error.retryable(), "{error}");
+    }
 }
