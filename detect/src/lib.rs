@@ -2,8 +2,8 @@
 //!
 //! Read in this order: [`hour`] (the atom of judging), [`finding`] (what is said), [`judge`] (how it is called).
 
-pub mod hour;
 pub mod finding;
+pub mod hour;
 pub mod judge;
 
 pub use finding::{EvidenceRef, Finding, Observation, ProfileRow, Severity, Term};
