@@ -1,15 +1,18 @@
 //! From bytes to records.
 //!
 //! Read in this order: [`time`] and [`ip`] (the small nouns), [`unit`] (what is admitted once), [`flow`] (flow logs into
-//! columns), [`cloudtrail`] (API calls).
+//! columns), [`cloudtrail`] (API calls), [`source`] (where the bytes come from).
 
-pub mod time;
-pub mod ip;
-pub mod unit;
-pub mod flow;
 pub mod cloudtrail;
+pub mod flow;
+pub mod ip;
+pub mod inflate;
+pub mod sniff;
+pub mod source;
+pub mod time;
+pub mod unit;
 
-pub use cloudtrail::call::{ApiCall, Identity};
+pub use cloudtrail::{ApiCall, Identity, Item};
 pub use flow::batch::{FlowBatch, Names};
 pub use ip::Ip;
 pub use time::{Day, EventTime, Hour};
