@@ -9,7 +9,7 @@ use std::sync::Arc;
 use flowtrail_detect::Finding;
 use flowtrail_ingest::escaped;
 use flowtrail_sink::tables::findings::{FindingRow, Status, read_findings};
-use flowtrail_sink::tables::read::read_rows;
+use flowtrail_sink::tables::read_rows;
 use flowtrail_sink::{Store, StoreOptions, Table, store};
 use serde_json::{Map, Value};
 
