@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::ROWS;
-use super::isa::{Isa, Job, Lanes, digits8};
+use super::isa::{Isa, Job, Lanes};
 use super::plan::{Plan, THERE};
-use crate::flow::batch::{ABSENT, FlowBatch, marks};
+use crate::flow::batch::{FlowBatch, marks};
 use crate::flow::layout::{HOT, Hot};
 use crate::flow::names::Interner;
 use crate::ip::Ip;
@@ -22,12 +22,15 @@ pub(in crate::flow) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Where the columns `first..=last` of all lines begin and end.
+    /// Calls `on` with number, begin and end of the columns `first..=last` of every line.
     #[inline(always)]
-    fn spans(self, columns: usize, first: usize, last: usize) -> impl Iterator<Item = (usize, usize)> + 'a {
-        let starts = self.separators.iter().skip(first).step_by(columns);
-        let ends = self.separators.iter().skip(last + 1).step_by(columns);
-        starts.zip(ends).take(self.rows.min(ROWS)).map(|(a, b)| (a.wrapping_add(1) as usize, *b as usize))
+    fn each(self, columns: usize, first: usize, last: usize, mut on: impl FnMut(usize, usize, usize)) {
+        let mut at = first;
+        for row in 0..self.rows.min(ROWS) {
+            let Some([before, .., after]) = self.separators.get(at..at + (last - first) + 2) else { return };
+            on(row, before.wrapping_add(1) as usize, *after as usize);
+            at += columns;
+        }
     }
 
     /// Where one column of one line begins and ends.
@@ -57,6 +60,10 @@ pub(in crate::flow) struct Chunk {
     absent: [u64; HOT],
     /// Rows whose sticky columns have the very bytes of the row before.
     same: u64,
+    /// Fields as they stand in the text, before they are converted: the last eight bytes, those before, the length.
+    low: [u64; ROWS],
+    high: [u64; ROWS],
+    lens: [u8; ROWS],
     numbers: [[u64; ROWS]; 8],
     addresses: [[u32; ROWS]; 4],
     /// Rows that bear a word: see `marks` of the same names.
@@ -65,8 +72,6 @@ pub(in crate::flow) struct Chunk {
     skipdata: u64,
     egress: u64,
     ingress: u64,
-    /// Account and interface of the row appended last.
-    last: (u32, u32),
 }
 
 /// Index into `Chunk::numbers`.
@@ -96,7 +101,7 @@ const fn address_slot(hot: Hot) -> usize {
 /// `N` bytes of the text; zeros, which are no value of any kind, where it has not so many.
 #[inline(always)]
 fn bytes<const N: usize>(text: &[u8], at: usize) -> [u8; N] {
-    text.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
+    text.get(at..at.wrapping_add(N)).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
 }
 
 impl Chunk {
@@ -105,6 +110,9 @@ impl Chunk {
             bad: 0,
             absent: [0; HOT],
             same: 0,
+            low: [0; ROWS],
+            high: [0; ROWS],
+            lens: [0; ROWS],
             numbers: [[0; ROWS]; 8],
             addresses: [[0; ROWS]; 4],
             reject: 0,
@@ -112,7 +120,6 @@ impl Chunk {
             skipdata: 0,
             egress: 0,
             ingress: 0,
-            last: (ABSENT, ABSENT),
         }
     }
 
@@ -126,14 +133,14 @@ impl Chunk {
         self.bad = 0;
         self.absent = plan.lacking;
         (self.reject, self.nodata, self.skipdata, self.egress, self.ingress) = (0, 0, 0, 0, 0);
-        self.sticky(plan, run);
+        self.sticky(lanes, plan, run);
         for (hot, column) in &plan.work {
             match hot {
                 Hot::Src | Hot::Dst | Hot::PktSrc | Hot::PktDst => self.address(lanes, plan, run, *hot, *column),
                 Hot::Start | Hot::End => self.time(lanes, plan, run, *hot, *column, limit),
-                Hot::SrcPort | Hot::DstPort | Hot::TcpFlags => self.number(plan, run, *hot, *column, u64::from(u16::MAX)),
-                Hot::Protocol => self.number(plan, run, *hot, *column, u64::from(u8::MAX)),
-                Hot::Packets | Hot::Bytes => self.number(plan, run, *hot, *column, i64::MAX as u64),
+                Hot::SrcPort | Hot::DstPort | Hot::TcpFlags => self.number(lanes, plan, run, *hot, *column, u64::from(u16::MAX)),
+                Hot::Protocol => self.number(lanes, plan, run, *hot, *column, u64::from(u8::MAX)),
+                Hot::Packets | Hot::Bytes => self.number(lanes, plan, run, *hot, *column, i64::MAX as u64),
                 Hot::Action => self.action(plan, run, *column),
                 Hot::LogStatus => self.log_status(plan, run, *column),
                 Hot::Direction => self.direction(plan, run, *column),
@@ -144,15 +151,17 @@ impl Chunk {
 
     /// Which rows repeat the sticky columns of the row before; the version of the others is checked.
     #[inline(always)]
-    fn sticky(&mut self, plan: &Plan, run: Run<'_>) {
+    fn sticky<L: Lanes>(&mut self, lanes: L, plan: &Plan, run: Run<'_>) {
         self.same = u64::MAX << 1;
         for (first, last) in &plan.sticky {
-            let mut before: &[u8] = &[];
-            for (row, (from, to)) in run.spans(plan.columns, *first, *last).enumerate() {
-                let bytes = run.text.get(from..to).unwrap_or_default();
-                self.same &= !(u64::from(!equal(bytes, before)) << row);
-                before = bytes;
-            }
+            let (mut before, mut before_len, mut differ) = (&[0; 64], 0, 0u64);
+            run.each(plan.columns, *first, *last, |row, from, to| {
+                let here = run.text.get(from..from + 64).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 64]);
+                let same = (to - from == before_len) & (to - from <= 64) & lanes.same(here, before, to - from);
+                differ |= u64::from(!same) << row;
+                (before, before_len) = (here, to - from);
+            });
+            self.same &= !differ;
         }
         if let Some(column) = plan.version {
             let mut differ = !self.same & all(run.rows);
@@ -179,25 +188,24 @@ impl Chunk {
     fn address<L: Lanes>(&mut self, lanes: L, plan: &Plan, run: Run<'_>, hot: Hot, column: usize) {
         let out = &mut self.addresses[address_slot(hot)];
         let mut failed = 0u64;
-        for ((row, (from, to)), out) in run.spans(plan.columns, column, column).enumerate().zip(out.iter_mut()) {
+        run.each(plan.columns, column, column, |row, from, to| {
             let (address, ok) = lanes.ipv4(&bytes(run.text, from), (to - from) as u32);
-            *out = address;
+            out[row] = address;
             failed |= u64::from(!ok | (to - from > 15)) << row;
-        }
+        });
         if failed != 0 {
             self.failures(plan, run, hot, column, failed);
         }
     }
 
     #[inline(always)]
-    fn number(&mut self, plan: &Plan, run: Run<'_>, hot: Hot, column: usize, max: u64) {
-        let out = &mut self.numbers[number_slot(hot)];
-        let mut failed = 0u64;
-        for ((row, (from, to)), out) in run.spans(plan.columns, column, column).enumerate().zip(out.iter_mut()) {
-            let (number, ok) = digits8(bytes(run.text, to - 8), (to - from) as u32);
-            *out = number;
-            failed |= u64::from(!ok | (number > max)) << row;
-        }
+    fn number<L: Lanes>(&mut self, lanes: L, plan: &Plan, run: Run<'_>, hot: Hot, column: usize, max: u64) {
+        let (low, lens) = (&mut self.low, &mut self.lens);
+        run.each(plan.columns, column, column, |row, from, to| {
+            low[row] = u64::from_le_bytes(bytes(run.text, to - 8));
+            lens[row] = (to - from).min(255) as u8;
+        });
+        let mut failed = lanes.numbers8(&self.low, &self.lens, max, &mut self.numbers[number_slot(hot)]) & all(run.rows);
         // Longer numbers are rare: more than 100 MB in one record.
         let mut left = if max > u64::from(u16::MAX) { failed } else { 0 };
         while left != 0 {
@@ -217,13 +225,15 @@ impl Chunk {
     fn time<L: Lanes>(&mut self, lanes: L, plan: &Plan, run: Run<'_>, hot: Hot, column: usize, limit: i64) {
         // Milliseconds, and what is out of range, are left to the plain path.
         let limit = limit.clamp(-1, crate::flow::plain::SECONDS_MAX);
+        let (low, high, lens) = (&mut self.low, &mut self.high, &mut self.lens);
+        run.each(plan.columns, column, column, |row, from, to| {
+            high[row] = u64::from_le_bytes(bytes(run.text, to - 16));
+            low[row] = u64::from_le_bytes(bytes(run.text, to - 8));
+            lens[row] = (to - from).min(255) as u8;
+        });
         let out = &mut self.numbers[number_slot(hot)];
-        let mut failed = 0u64;
-        for ((row, (from, to)), out) in run.spans(plan.columns, column, column).enumerate().zip(out.iter_mut()) {
-            let (number, ok) = lanes.digits16(&bytes(run.text, to - 16), (to - from) as u32);
-            *out = number;
-            failed |= u64::from(!ok | (number as i64 > limit)) << row;
-        }
+        let failed =
+            if limit < 0 { u64::MAX } else { lanes.numbers16(&self.high, &self.low, &self.lens, limit as u64, out) } & all(run.rows);
         if failed != 0 {
             self.failures(plan, run, hot, column, failed);
         }
@@ -232,13 +242,13 @@ impl Chunk {
     #[inline(always)]
     fn action(&mut self, plan: &Plan, run: Run<'_>, column: usize) {
         let (mut reject, mut failed) = (0u64, 0u64);
-        for (row, (from, to)) in run.spans(plan.columns, column, column).enumerate() {
+        run.each(plan.columns, column, column, |row, from, to| {
             let word = u64::from_le_bytes(bytes(run.text, from)) & 0xffff_ffff_ffff;
             let is_reject = word == u64::from_le_bytes(*b"REJECT\0\0");
             let is_accept = word == u64::from_le_bytes(*b"ACCEPT\0\0");
             reject |= u64::from(is_reject) << row;
             failed |= u64::from(!(is_accept | is_reject) | (to - from != 6)) << row;
-        }
+        });
         self.reject = reject & !failed;
         if failed != 0 {
             self.failures(plan, run, Hot::Action, column, failed);
@@ -248,10 +258,10 @@ impl Chunk {
     #[inline(always)]
     fn log_status(&mut self, plan: &Plan, run: Run<'_>, column: usize) {
         let mut failed = 0u64;
-        for (row, (from, to)) in run.spans(plan.columns, column, column).enumerate() {
+        run.each(plan.columns, column, column, |row, from, to| {
             let ok = bytes(run.text, from) == *b"OK";
             failed |= u64::from(!ok | (to - from != 2)) << row;
-        }
+        });
         let mut left = failed;
         while left != 0 {
             let bit = left & left.wrapping_neg();
@@ -270,13 +280,13 @@ impl Chunk {
     #[inline(always)]
     fn direction(&mut self, plan: &Plan, run: Run<'_>, column: usize) {
         let (mut egress, mut ingress) = (0u64, 0u64);
-        for (row, (from, to)) in run.spans(plan.columns, column, column).enumerate() {
+        run.each(plan.columns, column, column, |row, from, to| {
             let word = u64::from_le_bytes(bytes(run.text, from));
             let is_egress = (word & 0xffff_ffff_ffff == u64::from_le_bytes(*b"egress\0\0")) & (to - from == 6);
             let is_ingress = (word & 0xff_ffff_ffff_ffff == u64::from_le_bytes(*b"ingress\0")) & (to - from == 7);
             egress |= u64::from(is_egress) << row;
             ingress |= u64::from(is_ingress) << row;
-        }
+        });
         (self.egress, self.ingress) = (egress, ingress);
     }
 
@@ -313,15 +323,14 @@ impl Chunk {
         batch: &mut FlowBatch,
     ) -> usize {
         let before = batch.account.len();
-        for row in rows.clone() {
-            if row == rows.start || self.same >> row & 1 == 0 {
-                match self.names(plan, run, row, names) {
-                    Some(found) => self.last = found,
-                    None => break,
-                }
-            }
-            batch.account.push(self.last.0);
-            batch.interface.push(self.last.1);
+        let mut row = rows.start;
+        while row < rows.end {
+            let Some((account, interface)) = self.names(plan, run, row, names) else { break };
+            let alike = 1 + (self.same >> row >> 1).trailing_ones() as usize;
+            let alike = alike.min(rows.end - row);
+            batch.account.resize(batch.account.len() + alike, account);
+            batch.interface.resize(batch.interface.len() + alike, interface);
+            row += alike;
         }
         let taken = batch.account.len() - before;
         let rows = rows.start..rows.start + taken;
@@ -423,26 +432,6 @@ impl Job for Convert<'_> {
 /// The lowest `rows` bits.
 fn all(rows: usize) -> u64 {
     if rows >= 64 { u64::MAX } else { (1 << rows) - 1 }
-}
-
-/// Equality of short byte strings, without a call: names and ids have 12 to 40 bytes.
-#[inline(always)]
-fn equal(a: &[u8], b: &[u8]) -> bool {
-    if a.len() != b.len() {
-        return false;
-    }
-    match (a.last_chunk::<16>(), b.last_chunk::<16>()) {
-        (Some(x), Some(y)) => {
-            let (heads, _) = a.as_chunks::<16>();
-            let (others, _) = b.as_chunks::<16>();
-            let mut differ = u128::from_ne_bytes(*x) ^ u128::from_ne_bytes(*y);
-            for (x, y) in heads.iter().zip(others) {
-                differ |= u128::from_ne_bytes(*x) ^ u128::from_ne_bytes(*y);
-            }
-            differ == 0
-        }
-        _ => a == b,
-    }
 }
 
 /// A whole number of at most 19 digits, up to `max`.

@@ -36,7 +36,7 @@ pub(super) const WINDOW: usize = 16 << 10;
 pub(super) const ROWS: usize = 64;
 
 /// Loads reach this far before and behind a field; lines nearer to an edge of the text go the plain path.
-pub(super) const MARGIN: usize = 16;
+pub(super) const MARGIN: usize = 64;
 
 /// The fast path's memory, used again window after window.
 pub(super) struct Fast {

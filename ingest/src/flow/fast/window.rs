@@ -3,8 +3,8 @@
 use super::WINDOW;
 use super::isa::{Isa, Job, Lanes};
 
-/// Positions are written eight at a time, so the lists have room to spare.
-const SLACK: usize = 64;
+/// Positions are written many at a time, so the lists have room to spare.
+const SLACK: usize = 80;
 
 /// What a scan found.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -80,18 +80,11 @@ impl Job for Scan<'_> {
                 lines += 1;
                 left &= left - 1;
             }
-            // Eight at a time and more than there are: the next block writes over the surplus.
-            let mut left = both;
-            let mut next = count;
-            count += both.count_ones() as usize;
-            while next < count {
-                let eight = &mut separators[next..next + 8];
-                for slot in eight {
-                    *slot = at as u32 + left.trailing_zeros();
-                    left &= left.wrapping_sub(1);
-                }
-                next += 8;
+            // More than there are may be written: the next block writes over the surplus.
+            if let Some(out) = separators[count..].first_chunk_mut() {
+                lanes.positions(both, at as u32, out);
             }
+            count += both.count_ones() as usize;
             at += 64;
         }
         Scanned { lines, odd: odd != 0 }

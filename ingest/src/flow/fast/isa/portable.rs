@@ -1,6 +1,6 @@
 //! Any machine: eight bytes in a word.
 
-use super::{Lanes, digits8};
+use super::{Lanes, ROWS, digits8};
 
 #[derive(Copy, Clone, Debug)]
 pub(in crate::flow) struct Portable;
@@ -60,13 +60,39 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn digits16(self, bytes: &[u8; 16], len: u32) -> (u64, bool) {
-        let &[a, b, c, d, e, f, g, h, ref low @ ..] = bytes;
-        if len <= 8 {
-            return digits8(*low, len);
+    fn positions(self, bits: u64, base: u32, out: &mut [u32; 80]) {
+        let mut left = bits;
+        for slot in out.iter_mut().take(bits.count_ones() as usize) {
+            *slot = base + left.trailing_zeros();
+            left &= left - 1;
         }
-        let (high, high_ok) = digits8([a, b, c, d, e, f, g, h], len - 8);
-        let (low, low_ok) = digits8(*low, 8);
-        (high.wrapping_mul(100_000_000).wrapping_add(low), high_ok && low_ok)
+    }
+
+    #[inline(always)]
+    fn same(self, a: &[u8; 64], b: &[u8; 64], len: usize) -> bool {
+        a.get(..len) == b.get(..len)
+    }
+
+    #[inline(always)]
+    fn numbers8(self, words: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64 {
+        let mut wrong = 0;
+        for row in 0..ROWS {
+            let (number, ok) = digits8(words[row], u32::from(lens[row]));
+            out[row] = number;
+            wrong |= u64::from(!ok | (lens[row] > 8) | (number > max)) << row;
+        }
+        wrong
+    }
+
+    #[inline(always)]
+    fn numbers16(self, high: &[u64; ROWS], low: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64 {
+        let mut wrong = 0;
+        for row in 0..ROWS {
+            let (upper, upper_ok) = digits8(high[row], u32::from(lens[row].saturating_sub(8)));
+            let (lower, lower_ok) = digits8(low[row], u32::from(lens[row]));
+            out[row] = upper * 100_000_000 + lower;
+            wrong |= u64::from(!upper_ok | !lower_ok | (lens[row] > 16) | (out[row] > max)) << row;
+        }
+        wrong
     }
 }

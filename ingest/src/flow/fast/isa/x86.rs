@@ -1,15 +1,20 @@
-//! x86-64 with AVX2. The only place of the parser with `unsafe`.
+//! x86-64 with AVX2, and with AVX-512. The only place of the parser with `unsafe`.
 //!
-//! Every function here reads its arguments only: arrays of known length, behind references. So the one obligation is
-//! that the machine has the instructions, and a value of [`Avx2`] is the proof: it is made by [`Avx2::detect`] alone.
+//! Every function here reads and writes its arguments only: arrays of known length, behind references. So the one
+//! obligation is that the machine has the instructions, and a value of [`Avx2`] or [`Avx512`] is the proof: only their
+//! `detect` makes one.
 
 use std::arch::x86_64::*;
 
-use super::{Job, Lanes};
+use super::{Job, Lanes, ROWS};
 
-/// Proof that the machine has AVX2, BMI1, BMI2 and POPCNT.
+/// Proof that the machine has AVX2, BMI1, BMI2, LZCNT and POPCNT.
 #[derive(Copy, Clone, Debug)]
 pub(in crate::flow) struct Avx2(());
+
+/// Proof that the machine has all that [`Avx2`] proves, and AVX-512 F, BW, DQ, VL and VBMI2.
+#[derive(Copy, Clone, Debug)]
+pub(in crate::flow) struct Avx512(Avx2);
 
 impl Avx2 {
     pub(in crate::flow) fn detect() -> Option<Self> {
@@ -33,11 +38,57 @@ impl Avx2 {
     }
 }
 
+impl Avx512 {
+    pub(in crate::flow) fn detect() -> Option<Self> {
+        let has = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vbmi2");
+        Avx2::detect().filter(|_| has).map(Self)
+    }
+
+    /// Does a job with all that is inlined into it compiled for these instructions.
+    #[inline]
+    pub(super) fn run<J: Job>(self, job: J) -> J::Done {
+        #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi2")]
+        fn compiled<J: Job>(lanes: Avx512, job: J) -> J::Done {
+            job.run(lanes)
+        }
+        // SAFETY: `self` proves that the machine has the features.
+        unsafe { compiled(self, job) }
+    }
+}
+
 impl Lanes for Avx2 {
     #[inline(always)]
     fn classify(self, block: &[u8; 64]) -> (u64, u64, u64) {
         // SAFETY: `self` proves that the machine has AVX2.
         unsafe { classify(block) }
+    }
+
+    #[inline(always)]
+    fn positions(self, bits: u64, base: u32, out: &mut [u32; 80]) {
+        // Lines of flow logs have a separator every eight bytes: mostly up to twelve in 64. Writing more than there are
+        // is cheaper than a branch that is often guessed wrong.
+        let mut left = bits;
+        let mut next = 0;
+        loop {
+            for slot in &mut out[next..next + 12] {
+                *slot = base.wrapping_add(left.trailing_zeros());
+                left &= left.wrapping_sub(1);
+            }
+            next += 12;
+            if left == 0 || next + 12 > out.len() {
+                return;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn same(self, a: &[u8; 64], b: &[u8; 64], len: usize) -> bool {
+        // SAFETY: `self` proves that the machine has AVX2.
+        unsafe { same(a, b, len) }
     }
 
     #[inline(always)]
@@ -47,9 +98,52 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn digits16(self, bytes: &[u8; 16], len: u32) -> (u64, bool) {
-        // SAFETY: `self` proves that the machine has AVX2, and so all of SSE.
-        unsafe { digits16(bytes, len) }
+    fn numbers8(self, words: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64 {
+        // SAFETY: `self` proves that the machine has AVX2.
+        unsafe { numbers8(words, lens, max, out) }
+    }
+
+    #[inline(always)]
+    fn numbers16(self, high: &[u64; ROWS], low: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64 {
+        // SAFETY: `self` proves that the machine has AVX2.
+        unsafe { numbers16(high, low, lens, max, out) }
+    }
+}
+
+impl Lanes for Avx512 {
+    #[inline(always)]
+    fn classify(self, block: &[u8; 64]) -> (u64, u64, u64) {
+        // SAFETY: `self` proves that the machine has AVX-512 BW.
+        unsafe { classify_512(block) }
+    }
+
+    #[inline(always)]
+    fn positions(self, bits: u64, base: u32, out: &mut [u32; 80]) {
+        // SAFETY: `self` proves that the machine has AVX-512 F and VBMI2.
+        unsafe { positions_512(bits, base, out) }
+    }
+
+    #[inline(always)]
+    fn same(self, a: &[u8; 64], b: &[u8; 64], len: usize) -> bool {
+        // SAFETY: `self` proves that the machine has AVX-512 BW.
+        unsafe { same_512(a, b, len) }
+    }
+
+    #[inline(always)]
+    fn ipv4(self, bytes: &[u8; 16], len: u32) -> (u32, bool) {
+        self.0.ipv4(bytes, len)
+    }
+
+    #[inline(always)]
+    fn numbers8(self, words: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64 {
+        // SAFETY: `self` proves that the machine has AVX-512 F, BW and DQ.
+        unsafe { numbers8_512(words, lens, max, out) }
+    }
+
+    #[inline(always)]
+    fn numbers16(self, high: &[u64; ROWS], low: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64 {
+        // SAFETY: `self` proves that the machine has AVX-512 F, BW and DQ.
+        unsafe { numbers16_512(high, low, lens, max, out) }
     }
 }
 
@@ -101,35 +195,215 @@ fn ipv4(bytes: &[u8; 16], len: u32) -> (u32, bool) {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn digits16(bytes: &[u8; 16], len: u32) -> (u64, bool) {
-    let (keep, fits) = match KEEP.get(len as usize) {
-        Some(keep) => (keep, len > 0),
-        None => (&KEEP[0], false),
-    };
-    let digits = _mm_and_si128(_mm_sub_epi8(load16(bytes), _mm_set1_epi8(b'0' as i8)), load16(keep));
-    let wrong = _mm_subs_epu8(digits, _mm_set1_epi8(9));
-    let twos = _mm_maddubs_epi16(digits, _mm_set1_epi16(0x010a));
-    let fours = _mm_madd_epi16(twos, _mm_set1_epi32(0x0001_0064));
-    let eights = _mm_madd_epi16(_mm_packus_epi32(fours, fours), _mm_set1_epi32(0x0001_2710));
-    let both = _mm_cvtsi128_si64(eights) as u64;
-    let value = (both & 0xffff_ffff) * 100_000_000 + (both >> 32);
-    (value, fits && _mm_testz_si128(wrong, wrong) != 0)
+fn load32(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: the reference is to 32 readable bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
-/// For each length, the last so many bytes.
-static KEEP: [[u8; 16]; 17] = {
-    let mut keep = [[0; 16]; 17];
-    let mut len = 0;
-    while len <= 16 {
-        let mut at = 16 - len;
-        while at < 16 {
-            keep[len][at] = 0xff;
-            at += 1;
-        }
-        len += 1;
+#[inline]
+#[target_feature(enable = "avx2,bmi2")]
+fn same(a: &[u8; 64], b: &[u8; 64], len: usize) -> bool {
+    let ([a0, a1], [b0, b1]) = (halves(a), halves(b));
+    let low = _mm256_movemask_epi8(_mm256_cmpeq_epi8(load32(a0), load32(b0))) as u32;
+    let high = _mm256_movemask_epi8(_mm256_cmpeq_epi8(load32(a1), load32(b1))) as u32;
+    _bzhi_u64(!(u64::from(low) | u64::from(high) << 32), len as u32) == 0
+}
+
+#[inline(always)]
+fn halves(bytes: &[u8; 64]) -> [&[u8; 32]; 2] {
+    let (chunks, _) = bytes.as_chunks::<32>();
+    [&chunks[0], &chunks[1]]
+}
+
+/// Four words of digits at a time.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn digits(words: __m256i, shift: __m256i, wrong: &mut __m256i) -> __m256i {
+    let digits = _mm256_and_si256(_mm256_sub_epi8(words, _mm256_set1_epi8(b'0' as i8)), _mm256_sllv_epi64(_mm256_set1_epi64x(-1), shift));
+    *wrong = _mm256_or_si256(*wrong, _mm256_subs_epu8(digits, _mm256_set1_epi8(9)));
+    let twos = _mm256_maddubs_epi16(digits, _mm256_set1_epi16(0x010a));
+    let fours = _mm256_madd_epi16(twos, _mm256_set1_epi32(0x0001_0064));
+    _mm256_add_epi64(_mm256_mul_epu32(fours, _mm256_set1_epi64x(10_000)), _mm256_srli_epi64(fours, 32))
+}
+
+/// `lens[at..at + 4]`, each times eight, in 64-bit lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn bits_of_lens(lens: &[u8; 4]) -> __m256i {
+    _mm256_slli_epi64(_mm256_cvtepu8_epi64(_mm_cvtsi32_si128(i32::from_le_bytes(*lens))), 3)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn four(words: &[u64; 4]) -> __m256i {
+    // SAFETY: the reference is to 32 readable bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store_four(out: &mut [u64; 4], values: __m256i) {
+    // SAFETY: the reference is to 32 writable bytes; the store needs no alignment.
+    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), values) };
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn numbers8(words: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64 {
+    let (max, zero, word) = (_mm256_set1_epi64x(max as i64), _mm256_setzero_si256(), _mm256_set1_epi64x(64));
+    let mut failed = 0u64;
+    let chunks = words.as_chunks::<4>().0.iter().zip(lens.as_chunks::<4>().0).zip(out.as_chunks_mut::<4>().0);
+    for (at, ((words, lens), out)) in chunks.enumerate() {
+        let bits = bits_of_lens(lens);
+        let mut wrong = zero;
+        let value = digits(four(words), _mm256_subs_epu16(word, bits), &mut wrong);
+        store_four(out, value);
+        let over = _mm256_or_si256(_mm256_cmpgt_epi64(bits, word), _mm256_cmpgt_epi64(value, max));
+        let good = _mm256_andnot_si256(over, _mm256_cmpeq_epi64(wrong, zero));
+        failed |= u64::from(!_mm256_movemask_pd(_mm256_castsi256_pd(good)) as u32 & 15) << (at * 4);
     }
-    keep
+    failed
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn numbers16(high: &[u64; ROWS], low: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64 {
+    let (max, zero, word) = (_mm256_set1_epi64x(max as i64), _mm256_setzero_si256(), _mm256_set1_epi64x(64));
+    let two_words = _mm256_set1_epi64x(128);
+    let mut failed = 0u64;
+    let inputs = high.as_chunks::<4>().0.iter().zip(low.as_chunks::<4>().0).zip(lens.as_chunks::<4>().0);
+    for (at, (((high, low), lens), out)) in inputs.zip(out.as_chunks_mut::<4>().0).enumerate() {
+        let bits = bits_of_lens(lens);
+        let mut wrong = zero;
+        let low = digits(four(low), _mm256_subs_epu16(word, bits), &mut wrong);
+        let high = digits(four(high), _mm256_subs_epu16(two_words, bits), &mut wrong);
+        let value = _mm256_add_epi64(_mm256_mul_epu32(high, _mm256_set1_epi64x(100_000_000)), low);
+        store_four(out, value);
+        let over = _mm256_or_si256(_mm256_cmpgt_epi64(bits, two_words), _mm256_cmpgt_epi64(value, max));
+        let good = _mm256_andnot_si256(over, _mm256_cmpeq_epi64(wrong, zero));
+        failed |= u64::from(!_mm256_movemask_pd(_mm256_castsi256_pd(good)) as u32 & 15) << (at * 4);
+    }
+    failed
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load64(bytes: &[u8; 64]) -> __m512i {
+    // SAFETY: the reference is to 64 readable bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn classify_512(block: &[u8; 64]) -> (u64, u64, u64) {
+    let bytes = load64(block);
+    let newlines = _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(b'\n' as i8));
+    let spaces = _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(b' ' as i8));
+    let low = _mm512_cmplt_epu8_mask(bytes, _mm512_set1_epi8(b' ' as i8));
+    (spaces, newlines, low & !newlines)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
+fn positions_512(bits: u64, base: u32, out: &mut [u32; 80]) {
+    let packed = _mm512_maskz_compress_epi8(bits, load64(&COUNT));
+    let wide = |bytes: __m128i| _mm512_add_epi32(_mm512_cvtepu8_epi32(bytes), _mm512_set1_epi32(base as i32));
+    // SAFETY: each store writes 16 of the 80 numbers, from number 0, 16, 32 and 48; none needs alignment.
+    unsafe {
+        let out = out.as_mut_ptr();
+        _mm512_storeu_si512(out.cast(), wide(_mm512_castsi512_si128(packed)));
+        if bits.count_ones() > 16 {
+            _mm512_storeu_si512(out.add(16).cast(), wide(_mm512_extracti32x4_epi32::<1>(packed)));
+            _mm512_storeu_si512(out.add(32).cast(), wide(_mm512_extracti32x4_epi32::<2>(packed)));
+            _mm512_storeu_si512(out.add(48).cast(), wide(_mm512_extracti32x4_epi32::<3>(packed)));
+        }
+    }
+}
+
+/// 0 to 63.
+static COUNT: [u8; 64] = {
+    let mut count = [0; 64];
+    let mut at = 0;
+    while at < 64 {
+        count[at] = at as u8;
+        at += 1;
+    }
+    count
 };
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,bmi2")]
+fn same_512(a: &[u8; 64], b: &[u8; 64], len: usize) -> bool {
+    _bzhi_u64(_mm512_cmpneq_epi8_mask(load64(a), load64(b)), len as u32) == 0
+}
+
+/// Eight words of digits at a time.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn digits_512(words: __m512i, shift: __m512i, wrong: &mut __m512i) -> __m512i {
+    let digits = _mm512_and_si512(_mm512_sub_epi8(words, _mm512_set1_epi8(b'0' as i8)), _mm512_sllv_epi64(_mm512_set1_epi64(-1), shift));
+    *wrong = _mm512_or_si512(*wrong, _mm512_subs_epu8(digits, _mm512_set1_epi8(9)));
+    let twos = _mm512_maddubs_epi16(digits, _mm512_set1_epi16(0x010a));
+    let fours = _mm512_madd_epi16(twos, _mm512_set1_epi32(0x0001_0064));
+    _mm512_add_epi64(_mm512_mul_epu32(fours, _mm512_set1_epi64(10_000)), _mm512_srli_epi64::<32>(fours))
+}
+
+/// `lens[at..at + 8]`, each times eight, in 64-bit lanes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn bits_of_lens_512(lens: &[u8; 8]) -> __m512i {
+    _mm512_slli_epi64::<3>(_mm512_cvtepu8_epi64(_mm_cvtsi64_si128(i64::from_le_bytes(*lens))))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn eight(words: &[u64; 8]) -> __m512i {
+    // SAFETY: the reference is to 64 readable bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_eight(out: &mut [u64; 8], values: __m512i) {
+    // SAFETY: the reference is to 64 writable bytes; the store needs no alignment.
+    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), values) };
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn numbers8_512(words: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64 {
+    let (max, word) = (_mm512_set1_epi64(max as i64), _mm512_set1_epi64(64));
+    let mut failed = 0u64;
+    let chunks = words.as_chunks::<8>().0.iter().zip(lens.as_chunks::<8>().0).zip(out.as_chunks_mut::<8>().0);
+    for (at, ((words, lens), out)) in chunks.enumerate() {
+        let bits = bits_of_lens_512(lens);
+        let mut wrong = _mm512_setzero_si512();
+        let value = digits_512(eight(words), _mm512_subs_epu16(word, bits), &mut wrong);
+        store_eight(out, value);
+        let over = _mm512_cmpgt_epi64_mask(bits, word) | _mm512_cmpgt_epi64_mask(value, max);
+        failed |= u64::from(over | _mm512_test_epi64_mask(wrong, wrong)) << (at * 8);
+    }
+    failed
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn numbers16_512(high: &[u64; ROWS], low: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64 {
+    let (max, word, two_words) = (_mm512_set1_epi64(max as i64), _mm512_set1_epi64(64), _mm512_set1_epi64(128));
+    let mut failed = 0u64;
+    let inputs = high.as_chunks::<8>().0.iter().zip(low.as_chunks::<8>().0).zip(lens.as_chunks::<8>().0);
+    for (at, (((high, low), lens), out)) in inputs.zip(out.as_chunks_mut::<8>().0).enumerate() {
+        let bits = bits_of_lens_512(lens);
+        let mut wrong = _mm512_setzero_si512();
+        let low = digits_512(eight(low), _mm512_subs_epu16(word, bits), &mut wrong);
+        let high = digits_512(eight(high), _mm512_subs_epu16(two_words, bits), &mut wrong);
+        let value = _mm512_add_epi64(_mm512_mul_epu32(high, _mm512_set1_epi64(100_000_000)), low);
+        store_eight(out, value);
+        let over = _mm512_cmpgt_epi64_mask(bits, two_words) | _mm512_cmpgt_epi64_mask(value, max);
+        failed |= u64::from(over | _mm512_test_epi64_mask(wrong, wrong)) << (at * 8);
+    }
+    failed
+}
 
 /// How the digits of an address with octets of certain lengths are laid out.
 #[derive(Copy, Clone)]
