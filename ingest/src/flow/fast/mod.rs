@@ -18,10 +18,11 @@
 mod chunk;
 pub(super) mod isa;
 mod plan;
+mod run;
 mod window;
 
-pub(super) use chunk::Run;
 pub(super) use isa::Isa;
+pub(super) use run::Run;
 
 use chunk::Chunk;
 use plan::Plan;

@@ -5,6 +5,11 @@ mod portable;
 mod x86;
 
 use super::ROWS;
+use super::plan::Slot;
+use super::run::{Run, bytes};
+
+/// Numbers and words of a line that are converted together: no layout has more.
+pub(super) const SLOTS: usize = 16;
 
 /// An instruction set the machine has.
 #[derive(Copy, Clone, Debug)]
@@ -73,23 +78,52 @@ pub(super) trait Lanes: Copy {
     /// True if the first `len` bytes, at most 64, are the same.
     fn same(self, a: &[u8; 64], b: &[u8; 64], len: usize) -> bool;
 
-    /// The address in the first `len` bytes, the first octet most significant, and whether it is one: four numbers
-    /// without leading zeros, as the standard library demands. If not, the number means nothing.
-    fn ipv4(self, bytes: &[u8; 16], len: u32) -> (u32, bool);
+    /// The IPv4 addresses in one column, the first octet most significant; one bit for each row that has none (four
+    /// numbers without leading zeros, as the standard library demands). Where a bit is set, the number means nothing.
+    fn addresses(self, run: Run<'_>, column: usize, out: &mut [u32; ROWS]) -> u64;
 
-    /// The numbers in the last `lens` bytes of each word (as text in memory), up to 8 digits; one bit for each word that
-    /// is none or over `max`. Where a bit is set, the number means nothing.
-    fn numbers8(self, words: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64;
+    /// Converts the same eight bytes of a field in many rows, as `slot` says. `lens` are the fields' lengths, 255 for all
+    /// that are longer. Returns which rows failed and which had the second word; where one failed, its number means
+    /// nothing.
+    fn column(self, words: &[u64; ROWS], lens: &[u8; ROWS], slot: &Slot, out: &mut [u64; ROWS]) -> (u64, u64);
 
-    /// Likewise up to 16 digits, the eight before the last in `high`; `max` is below 2^63.
-    fn numbers16(self, high: &[u64; ROWS], low: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64;
+    /// Converts all slots of a run.
+    #[inline(always)]
+    fn fields(self, run: Run<'_>, slots: &[Slot], fields: &mut Fields) {
+        for (at, slot) in slots.iter().enumerate().take(SLOTS) {
+            let (words, lens) = (&mut fields.words, &mut fields.lens);
+            run.each(slot.column as usize, slot.column as usize, |row, from, to| {
+                words[row] = u64::from_le_bytes(bytes(run.text, to.wrapping_sub(8 + slot.skip as usize)));
+                lens[row] = (to - from).min(255) as u8;
+            });
+            (fields.failed[at], fields.second[at]) = self.column(words, lens, slot, &mut fields.values[at]);
+        }
+    }
 }
 
-/// Eight digits are paired up to one number in three steps; before them the bytes that do not belong to it are cleared.
-/// `len` may be 0 (no digits: 0) to 8.
+/// The slots of a run, converted.
+pub(super) struct Fields {
+    /// For each slot its value in every row. One more that is always 0, for what a layout lacks.
+    pub values: [[u64; ROWS]; SLOTS + 1],
+    /// For each slot the rows that failed. Rows beyond the run mean nothing.
+    pub failed: [u64; SLOTS],
+    /// For each slot of words the rows that have the second.
+    pub second: [u64; SLOTS],
+    words: [u64; ROWS],
+    lens: [u8; ROWS],
+}
+
+impl Fields {
+    pub(super) fn new() -> Self {
+        Self { values: [[0; ROWS]; SLOTS + 1], failed: [0; SLOTS], second: [0; SLOTS], words: [0; ROWS], lens: [0; ROWS] }
+    }
+}
+
+/// The number that the bytes of `keep` are, and whether they are digits. Without any it is 0.
+///
+/// Digits are paired up to one number in three steps; the bytes before them become zeros.
 #[inline(always)]
-fn digits8(word: u64, len: u32) -> (u64, bool) {
-    let keep = u64::MAX.checked_shl(64 - len.min(8) * 8).unwrap_or(0);
+fn digits8(word: u64, keep: u64) -> (u64, bool) {
     let word = (word ^ 0x3030_3030_3030_3030) & keep;
     // A byte over 9 either has its top bit set already or gets it from adding 0x76. A carry out of a byte can only come
     // from one that has it set.
@@ -98,4 +132,11 @@ fn digits8(word: u64, len: u32) -> (u64, bool) {
     let low = (pairs & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064);
     let high = ((pairs >> 16) & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
     (low.wrapping_add(high) >> 32, wrong == 0)
+}
+
+/// Which of the eight bytes of a slot belong to a field of so many bytes.
+#[inline(always)]
+fn keep(len: u8, slot: &Slot) -> u64 {
+    let len = u32::from(len).saturating_sub(slot.skip).min(8);
+    u64::MAX.checked_shl(64 - len * 8).unwrap_or(0)
 }

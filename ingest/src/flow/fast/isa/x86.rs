@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Job, Lanes, ROWS};
+use super::{Fields, Job, Lanes, ROWS, Run, SLOTS, Slot, bytes};
 
 /// Proof that the machine has AVX2, BMI1, BMI2, LZCNT and POPCNT.
 #[derive(Copy, Clone, Debug)]
@@ -92,21 +92,15 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn ipv4(self, bytes: &[u8; 16], len: u32) -> (u32, bool) {
+    fn addresses(self, run: Run<'_>, column: usize, out: &mut [u32; ROWS]) -> u64 {
         // SAFETY: `self` proves that the machine has AVX2, and so all of SSE.
-        unsafe { ipv4(bytes, len) }
+        unsafe { addresses(run, column, out) }
     }
 
     #[inline(always)]
-    fn numbers8(self, words: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64 {
+    fn column(self, words: &[u64; ROWS], lens: &[u8; ROWS], slot: &Slot, out: &mut [u64; ROWS]) -> (u64, u64) {
         // SAFETY: `self` proves that the machine has AVX2.
-        unsafe { numbers8(words, lens, max, out) }
-    }
-
-    #[inline(always)]
-    fn numbers16(self, high: &[u64; ROWS], low: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64 {
-        // SAFETY: `self` proves that the machine has AVX2.
-        unsafe { numbers16(high, low, lens, max, out) }
+        unsafe { column(words, lens, slot, out) }
     }
 }
 
@@ -130,20 +124,19 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn ipv4(self, bytes: &[u8; 16], len: u32) -> (u32, bool) {
-        self.0.ipv4(bytes, len)
+    fn addresses(self, run: Run<'_>, column: usize, out: &mut [u32; ROWS]) -> u64 {
+        self.0.addresses(run, column, out)
     }
 
     #[inline(always)]
-    fn numbers8(self, words: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64 {
-        // SAFETY: `self` proves that the machine has AVX-512 F, BW and DQ.
-        unsafe { numbers8_512(words, lens, max, out) }
+    fn column(self, words: &[u64; ROWS], lens: &[u8; ROWS], slot: &Slot, out: &mut [u64; ROWS]) -> (u64, u64) {
+        self.0.column(words, lens, slot, out)
     }
 
     #[inline(always)]
-    fn numbers16(self, high: &[u64; ROWS], low: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64 {
-        // SAFETY: `self` proves that the machine has AVX-512 F, BW and DQ.
-        unsafe { numbers16_512(high, low, lens, max, out) }
+    fn fields(self, run: Run<'_>, slots: &[Slot], fields: &mut Fields) {
+        // SAFETY: `self` proves that the machine has AVX-512 F, BW, DQ and VL, and BMI2.
+        unsafe { fields_512(run, slots, fields) }
     }
 }
 
@@ -170,6 +163,18 @@ fn classify(block: &[u8; 64]) -> (u64, u64, u64) {
     (spaces, newlines, low & !newlines)
 }
 
+#[target_feature(enable = "avx2")]
+fn addresses(run: Run<'_>, column: usize, out: &mut [u32; ROWS]) -> u64 {
+    let mut failed = 0;
+    run.each(column, column, |row, from, to| {
+        let (address, ok) = ipv4(&bytes(run.text, from), (to - from) as u32);
+        out[row] = address;
+        failed |= u64::from(!ok | (to - from > 15)) << row;
+    });
+    failed
+}
+
+/// The address in the first `len` bytes, at most 15.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn ipv4(bytes: &[u8; 16], len: u32) -> (u32, bool) {
@@ -215,75 +220,39 @@ fn halves(bytes: &[u8; 64]) -> [&[u8; 32]; 2] {
     [&chunks[0], &chunks[1]]
 }
 
-/// Four words of digits at a time.
-#[inline]
+/// One slot of all rows, four rows at a time.
 #[target_feature(enable = "avx2")]
-fn digits(words: __m256i, shift: __m256i, wrong: &mut __m256i) -> __m256i {
-    let digits = _mm256_and_si256(_mm256_sub_epi8(words, _mm256_set1_epi8(b'0' as i8)), _mm256_sllv_epi64(_mm256_set1_epi64x(-1), shift));
-    *wrong = _mm256_or_si256(*wrong, _mm256_subs_epu8(digits, _mm256_set1_epi8(9)));
-    let twos = _mm256_maddubs_epi16(digits, _mm256_set1_epi16(0x010a));
-    let fours = _mm256_madd_epi16(twos, _mm256_set1_epi32(0x0001_0064));
-    _mm256_add_epi64(_mm256_mul_epu32(fours, _mm256_set1_epi64x(10_000)), _mm256_srli_epi64(fours, 32))
-}
-
-/// `lens[at..at + 4]`, each times eight, in 64-bit lanes.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn bits_of_lens(lens: &[u8; 4]) -> __m256i {
-    _mm256_slli_epi64(_mm256_cvtepu8_epi64(_mm_cvtsi32_si128(i32::from_le_bytes(*lens))), 3)
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn four(words: &[u64; 4]) -> __m256i {
-    // SAFETY: the reference is to 32 readable bytes; the load needs no alignment.
-    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn store_four(out: &mut [u64; 4], values: __m256i) {
-    // SAFETY: the reference is to 32 writable bytes; the store needs no alignment.
-    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), values) };
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn numbers8(words: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64 {
-    let (max, zero, word) = (_mm256_set1_epi64x(max as i64), _mm256_setzero_si256(), _mm256_set1_epi64x(64));
-    let mut failed = 0u64;
-    let chunks = words.as_chunks::<4>().0.iter().zip(lens.as_chunks::<4>().0).zip(out.as_chunks_mut::<4>().0);
-    for (at, ((words, lens), out)) in chunks.enumerate() {
-        let bits = bits_of_lens(lens);
-        let mut wrong = zero;
-        let value = digits(four(words), _mm256_subs_epu16(word, bits), &mut wrong);
-        store_four(out, value);
-        let over = _mm256_or_si256(_mm256_cmpgt_epi64(bits, word), _mm256_cmpgt_epi64(value, max));
-        let good = _mm256_andnot_si256(over, _mm256_cmpeq_epi64(wrong, zero));
-        failed |= u64::from(!_mm256_movemask_pd(_mm256_castsi256_pd(good)) as u32 & 15) << (at * 4);
+fn column(words: &[u64; ROWS], lens: &[u8; ROWS], slot: &Slot, out: &mut [u64; ROWS]) -> (u64, u64) {
+    let all = |value: u64| _mm256_set1_epi64x(value as i64);
+    let (max, most, factor, zero) = (all(slot.max), all(u64::from(slot.most) * 8), all(slot.factor), _mm256_setzero_si256());
+    let top = all(64 + u64::from(slot.skip) * 8);
+    let bit_each = |lanes: __m256i| _mm256_movemask_pd(_mm256_castsi256_pd(lanes)) as u32;
+    let (mut failed, mut second) = (0u64, 0u64);
+    let inputs = words.as_chunks::<4>().0.iter().zip(lens.as_chunks::<4>().0).zip(out.as_chunks_mut::<4>().0);
+    for (at, ((words, lens), out)) in inputs.enumerate() {
+        // SAFETY: the reference is to 32 readable bytes; the load needs no alignment.
+        let words = unsafe { _mm256_loadu_si256(words.as_ptr().cast()) };
+        let bits = _mm256_slli_epi64(_mm256_cvtepu8_epi64(_mm_cvtsi32_si128(i32::from_le_bytes(*lens))), 3);
+        let long = _mm256_cmpgt_epi64(bits, most);
+        let keep = _mm256_sllv_epi64(_mm256_set1_epi64x(-1), _mm256_subs_epu16(top, bits));
+        let good = if let Some([a, b]) = slot.words {
+            let word = _mm256_and_si256(words, keep);
+            let is_b = _mm256_cmpeq_epi64(word, all(b));
+            second |= u64::from(bit_each(is_b)) << (at * 4);
+            _mm256_andnot_si256(long, _mm256_or_si256(is_b, _mm256_cmpeq_epi64(word, all(a))))
+        } else {
+            let digits = _mm256_and_si256(_mm256_sub_epi8(words, _mm256_set1_epi8(b'0' as i8)), keep);
+            let wrong = _mm256_subs_epu8(digits, _mm256_set1_epi8(9));
+            let twos = _mm256_maddubs_epi16(digits, _mm256_set1_epi16(0x010a));
+            let fours = _mm256_madd_epi16(twos, _mm256_set1_epi32(0x0001_0064));
+            let number = _mm256_add_epi64(_mm256_mul_epu32(fours, _mm256_set1_epi64x(10_000)), _mm256_srli_epi64(fours, 32));
+            // SAFETY: the reference is to 32 writable bytes; the store needs no alignment.
+            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_mul_epu32(number, factor)) };
+            _mm256_andnot_si256(_mm256_or_si256(long, _mm256_cmpgt_epi64(number, max)), _mm256_cmpeq_epi64(wrong, zero))
+        };
+        failed |= u64::from(!bit_each(good) & 15) << (at * 4);
     }
-    failed
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn numbers16(high: &[u64; ROWS], low: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64 {
-    let (max, zero, word) = (_mm256_set1_epi64x(max as i64), _mm256_setzero_si256(), _mm256_set1_epi64x(64));
-    let two_words = _mm256_set1_epi64x(128);
-    let mut failed = 0u64;
-    let inputs = high.as_chunks::<4>().0.iter().zip(low.as_chunks::<4>().0).zip(lens.as_chunks::<4>().0);
-    for (at, (((high, low), lens), out)) in inputs.zip(out.as_chunks_mut::<4>().0).enumerate() {
-        let bits = bits_of_lens(lens);
-        let mut wrong = zero;
-        let low = digits(four(low), _mm256_subs_epu16(word, bits), &mut wrong);
-        let high = digits(four(high), _mm256_subs_epu16(two_words, bits), &mut wrong);
-        let value = _mm256_add_epi64(_mm256_mul_epu32(high, _mm256_set1_epi64x(100_000_000)), low);
-        store_four(out, value);
-        let over = _mm256_or_si256(_mm256_cmpgt_epi64(bits, two_words), _mm256_cmpgt_epi64(value, max));
-        let good = _mm256_andnot_si256(over, _mm256_cmpeq_epi64(wrong, zero));
-        failed |= u64::from(!_mm256_movemask_pd(_mm256_castsi256_pd(good)) as u32 & 15) << (at * 4);
-    }
-    failed
+    (failed, second)
 }
 
 #[inline]
@@ -337,72 +306,142 @@ fn same_512(a: &[u8; 64], b: &[u8; 64], len: usize) -> bool {
     _bzhi_u64(_mm512_cmpneq_epi8_mask(load64(a), load64(b)), len as u32) == 0
 }
 
-/// Eight words of digits at a time.
+/// Constants of eight slots, one to a lane.
+#[derive(Copy, Clone)]
+struct Eight {
+    top: __m512i,
+    most: __m512i,
+    max: __m512i,
+    factor: __m512i,
+    words: [__m512i; 2],
+    numbers: __mmask8,
+}
+
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn digits_512(words: __m512i, shift: __m512i, wrong: &mut __m512i) -> __m512i {
-    let digits = _mm512_and_si512(_mm512_sub_epi8(words, _mm512_set1_epi8(b'0' as i8)), _mm512_sllv_epi64(_mm512_set1_epi64(-1), shift));
-    *wrong = _mm512_or_si512(*wrong, _mm512_subs_epu8(digits, _mm512_set1_epi8(9)));
+#[target_feature(enable = "avx512f")]
+fn eight(slots: &[Slot], first: usize) -> Eight {
+    let slot = |at: usize| slots.get(first + at);
+    let lanes = |value: &dyn Fn(&Slot) -> u64, other: u64| {
+        let values: [u64; 8] = std::array::from_fn(|at| slot(at).map_or(other, value));
+        // SAFETY: the array has 64 readable bytes; the load needs no alignment.
+        unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
+    };
+    Eight {
+        top: lanes(&|s| 64 + u64::from(s.skip) * 8, 0),
+        most: lanes(&|s| u64::from(s.most) * 8, 0),
+        max: lanes(&|s| s.max, 0),
+        factor: lanes(&|s| s.factor, 0),
+        words: [0, 1].map(|n| lanes(&|s| s.words.map_or(0, |w| w[n]), 0)),
+        numbers: (0..8).fold(0, |bits, at| bits | u8::from(slot(at).is_some_and(|s| s.words.is_none())) << at),
+    }
+}
+
+/// Eight slots of one row: their values, which failed, and which have the second word.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn convert_512(text: &[u8], ends: __m256i, lens: __m256i, is: &Eight) -> (__m512i, __mmask8, __mmask8) {
+    // Offsets are signed; beyond two billion bytes nothing is read.
+    let room = text.len().min(i32::MAX as usize).saturating_sub(8) as i32;
+    let inside = _mm256_cmple_epu32_mask(ends, _mm256_set1_epi32(room)) & if text.len() < 8 { 0 } else { 0xff };
+    // SAFETY: lanes outside the mask are not read. Those inside read eight bytes at an offset of at most
+    // `text.len() - 8`, so inside the text.
+    let words = unsafe { _mm512_mask_i32gather_epi64::<1>(_mm512_setzero_si512(), inside, ends, text.as_ptr().cast()) };
+    let bits = _mm512_slli_epi64::<3>(_mm512_cvtepu32_epi64(lens));
+    let keep = _mm512_sllv_epi64(_mm512_set1_epi64(-1), _mm512_subs_epu16(is.top, bits));
+    let word = _mm512_and_si512(words, keep);
+    let (is_a, is_b) = (_mm512_cmpeq_epi64_mask(word, is.words[0]), _mm512_cmpeq_epi64_mask(word, is.words[1]));
+    let digits = _mm512_and_si512(_mm512_sub_epi8(words, _mm512_set1_epi8(b'0' as i8)), keep);
+    let wrong = _mm512_subs_epu8(digits, _mm512_set1_epi8(9));
     let twos = _mm512_maddubs_epi16(digits, _mm512_set1_epi16(0x010a));
     let fours = _mm512_madd_epi16(twos, _mm512_set1_epi32(0x0001_0064));
-    _mm512_add_epi64(_mm512_mul_epu32(fours, _mm512_set1_epi64(10_000)), _mm512_srli_epi64::<32>(fours))
+    let number = _mm512_add_epi64(_mm512_mul_epu32(fours, _mm512_set1_epi64(10_000)), _mm512_srli_epi64::<32>(fours));
+    let long = _mm512_cmpgt_epu64_mask(bits, is.most);
+    let no_number = _mm512_test_epi64_mask(wrong, wrong) | _mm512_cmpgt_epu64_mask(number, is.max);
+    let failed = long | (is.numbers & no_number) | !(is.numbers | is_a | is_b);
+    (_mm512_mul_epu32(number, is.factor), failed, is_b)
 }
 
-/// `lens[at..at + 8]`, each times eight, in 64-bit lanes.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn bits_of_lens_512(lens: &[u8; 8]) -> __m512i {
-    _mm512_slli_epi64::<3>(_mm512_cvtepu8_epi64(_mm_cvtsi64_si128(i64::from_le_bytes(*lens))))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn eight(words: &[u64; 8]) -> __m512i {
-    // SAFETY: the reference is to 64 readable bytes; the load needs no alignment.
-    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store_eight(out: &mut [u64; 8], values: __m512i) {
-    // SAFETY: the reference is to 64 writable bytes; the store needs no alignment.
-    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), values) };
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn numbers8_512(words: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64 {
-    let (max, word) = (_mm512_set1_epi64(max as i64), _mm512_set1_epi64(64));
-    let mut failed = 0u64;
-    let chunks = words.as_chunks::<8>().0.iter().zip(lens.as_chunks::<8>().0).zip(out.as_chunks_mut::<8>().0);
-    for (at, ((words, lens), out)) in chunks.enumerate() {
-        let bits = bits_of_lens_512(lens);
-        let mut wrong = _mm512_setzero_si512();
-        let value = digits_512(eight(words), _mm512_subs_epu16(word, bits), &mut wrong);
-        store_eight(out, value);
-        let over = _mm512_cmpgt_epi64_mask(bits, word) | _mm512_cmpgt_epi64_mask(value, max);
-        failed |= u64::from(over | _mm512_test_epi64_mask(wrong, wrong)) << (at * 8);
+/// All slots, row by row: a line's separators lie side by side, so that one permutation finds the ends of 16 fields, and
+/// their bytes are gathered together.
+#[target_feature(enable = "avx2,bmi2,avx512f,avx512bw,avx512dq,avx512vl")]
+fn fields_512(run: Run<'_>, slots: &[Slot], fields: &mut Fields) {
+    let rows = run.rows.min(ROWS);
+    let indices = |value: &dyn Fn(&Slot) -> u32| {
+        let values: [u32; SLOTS] = std::array::from_fn(|at| slots.get(at).map_or(0, value));
+        // SAFETY: the array has 64 readable bytes; the load needs no alignment.
+        unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
+    };
+    let (before, after) = (indices(&|s| s.column), indices(&|s| s.column + 1));
+    let back = indices(&|s| 8 + s.skip);
+    let (low, high) = (eight(slots, 0), eight(slots, 8));
+    let halves = |lanes: __m512i| (_mm512_castsi512_si256(lanes), _mm512_extracti32x8_epi32::<1>(lanes));
+    let (mut failed, mut second) = ([[0u8; ROWS]; 2], [[0u8; ROWS]; 2]);
+    let wide = run.columns >= 32;
+    for first in (0..rows).step_by(8) {
+        let (mut low_values, mut high_values) = ([_mm512_setzero_si512(); 8], [_mm512_setzero_si512(); 8]);
+        for row in first..(first + 8).min(rows) {
+            let Some(line) = run.separators.get(row * run.columns..=(row + 1) * run.columns) else { return };
+            let (from, to) = if wide { gather_ends(line, before, after) } else { permute_ends(line, before, after) };
+            let lens = halves(_mm512_sub_epi32(_mm512_sub_epi32(to, from), _mm512_set1_epi32(1)));
+            let ends = halves(_mm512_sub_epi32(to, back));
+            (low_values[row & 7], failed[0][row], second[0][row]) = convert_512(run.text, ends.0, lens.0, &low);
+            (high_values[row & 7], failed[1][row], second[1][row]) = convert_512(run.text, ends.1, lens.1, &high);
+        }
+        for (values, at) in [(low_values, 0), (high_values, 8)] {
+            for (column, values) in transposed(values).into_iter().enumerate() {
+                if let Some(out) = fields.values[at + column].get_mut(first..first + 8).and_then(<[u64]>::first_chunk_mut::<8>) {
+                    // SAFETY: the reference is to 64 writable bytes; the store needs no alignment.
+                    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), values) };
+                }
+            }
+        }
     }
-    failed
+    for at in 0..SLOTS {
+        let bit = _mm512_set1_epi8(1 << (at & 7));
+        fields.failed[at] = _mm512_test_epi8_mask(load64(&failed[at / 8]), bit);
+        fields.second[at] = _mm512_test_epi8_mask(load64(&second[at / 8]), bit);
+    }
 }
 
+/// The separators with these numbers, of a line with at most 32.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn numbers16_512(high: &[u64; ROWS], low: &[u64; ROWS], lens: &[u8; ROWS], max: u64, out: &mut [u64; ROWS]) -> u64 {
-    let (max, word, two_words) = (_mm512_set1_epi64(max as i64), _mm512_set1_epi64(64), _mm512_set1_epi64(128));
-    let mut failed = 0u64;
-    let inputs = high.as_chunks::<8>().0.iter().zip(low.as_chunks::<8>().0).zip(lens.as_chunks::<8>().0);
-    for (at, (((high, low), lens), out)) in inputs.zip(out.as_chunks_mut::<8>().0).enumerate() {
-        let bits = bits_of_lens_512(lens);
-        let mut wrong = _mm512_setzero_si512();
-        let low = digits_512(eight(low), _mm512_subs_epu16(word, bits), &mut wrong);
-        let high = digits_512(eight(high), _mm512_subs_epu16(two_words, bits), &mut wrong);
-        let value = _mm512_add_epi64(_mm512_mul_epu32(high, _mm512_set1_epi64(100_000_000)), low);
-        store_eight(out, value);
-        let over = _mm512_cmpgt_epi64_mask(bits, two_words) | _mm512_cmpgt_epi64_mask(value, max);
-        failed |= u64::from(over | _mm512_test_epi64_mask(wrong, wrong)) << (at * 8);
-    }
-    failed
+#[target_feature(enable = "avx512f,bmi2")]
+fn permute_ends(line: &[u32], before: __m512i, after: __m512i) -> (__m512i, __m512i) {
+    let all = _bzhi_u32(u32::MAX, line.len() as u32);
+    // SAFETY: of 32 numbers the masks admit the first `line.len()`, which lie in the line.
+    let (low, high) = unsafe {
+        let start = line.as_ptr().cast::<i32>();
+        (_mm512_maskz_loadu_epi32(all as u16, start), _mm512_maskz_loadu_epi32((all >> 16) as u16, start.wrapping_add(16)))
+    };
+    (_mm512_permutex2var_epi32(low, before, high), _mm512_permutex2var_epi32(low, after, high))
+}
+
+/// The separators with these numbers, of a longer line.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn gather_ends(line: &[u32], before: __m512i, after: __m512i) -> (__m512i, __m512i) {
+    let gather = |numbers: __m512i| {
+        let inside = _mm512_cmplt_epu32_mask(numbers, _mm512_set1_epi32(line.len().min(i32::MAX as usize) as i32));
+        // SAFETY: lanes outside the mask are not read; those inside read a number of the line.
+        unsafe { _mm512_mask_i32gather_epi32::<4>(_mm512_setzero_si512(), inside, numbers, line.as_ptr().cast()) }
+    };
+    (gather(before), gather(after))
+}
+
+/// Rows and columns of an 8 by 8 square exchanged.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transposed(rows: [__m512i; 8]) -> [__m512i; 8] {
+    let [a, b, c, d, e, f, g, h] = rows;
+    let pairs = |x, y| [_mm512_unpacklo_epi64(x, y), _mm512_unpackhi_epi64(x, y)];
+    let ([a, b], [c, d], [e, f], [g, h]) = (pairs(a, b), pairs(c, d), pairs(e, f), pairs(g, h));
+    let even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+    let odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+    let quads = |x, y| [_mm512_permutex2var_epi64(x, even, y), _mm512_permutex2var_epi64(x, odd, y)];
+    let ([a, c], [b, d], [e, g], [f, h]) = (quads(a, c), quads(b, d), quads(e, g), quads(f, h));
+    let eights = |x, y| [_mm512_shuffle_i64x2::<0x44>(x, y), _mm512_shuffle_i64x2::<0xee>(x, y)];
+    let ([a, e], [b, f], [c, g], [d, h]) = (eights(a, e), eights(b, f), eights(c, g), eights(d, h));
+    [a, b, c, d, e, f, g, h]
 }
 
 /// How the digits of an address with octets of certain lengths are laid out.
