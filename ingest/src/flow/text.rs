@@ -156,7 +156,7 @@ impl TextReader {
         while rows > 0 {
             let taken = rows.min(ROWS).min(BATCH_ROWS.saturating_sub(out.batch.rows()).max(1));
             let separators = fast.window.separators.get(first..=first + taken * plan.columns)?;
-            let run = Run { text, separators, rows: taken };
+            let run = Run { text, separators, columns: plan.columns, rows: taken };
             fast.chunk.convert(fast.isa, plan, run, self.ask.limit());
             let mut row = 0;
             while row < taken {
@@ -164,13 +164,13 @@ impl TextReader {
                 let mut interner = Interner { names: out.names, index: &mut self.index };
                 let good = fast.chunk.append(plan, run, row..row + good, self.next_line, &mut interner, out.batch);
                 if self.ask.cells {
-                    run.cells(plan.columns, row..row + good, &mut out.batch.cells);
+                    run.cells(row..row + good, &mut out.batch.cells);
                 }
                 self.next_line += good as u64;
                 row += good;
                 if row < taken {
-                    let (from, _) = run.span(plan.columns, row, 0);
-                    let (_, to) = run.span(plan.columns, row, plan.columns - 1);
+                    let (from, _) = run.span(row, 0);
+                    let (_, to) = run.span(row, plan.columns - 1);
                     let layouts = self.layouts;
                     self.line(text, from, to, out);
                     if self.layouts != layouts {

@@ -3,51 +3,14 @@
 use std::ops::Range;
 
 use super::ROWS;
-use super::isa::{Isa, Job, Lanes, digits8};
-use super::plan::{Plan, THERE};
-use crate::flow::batch::{ABSENT, FlowBatch, marks};
+use super::isa::{Fields, Isa, Job, Lanes, SLOTS};
+use super::plan::{Plan, Slot, THERE};
+use super::run::Run;
+use crate::flow::batch::{FlowBatch, marks};
 use crate::flow::layout::{HOT, Hot};
 use crate::flow::names::Interner;
+use crate::flow::plain::SECONDS_MAX;
 use crate::ip::Ip;
-
-/// The lines of a run as the parser sees them.
-#[derive(Copy, Clone)]
-pub(in crate::flow) struct Run<'a> {
-    /// The text that positions refer to.
-    pub text: &'a [u8],
-    /// The separator before the first line, then those of all lines: `rows * columns + 1` positions.
-    pub separators: &'a [u32],
-    /// Lines, at most [`ROWS`].
-    pub rows: usize,
-}
-
-impl<'a> Run<'a> {
-    /// Where the columns `first..=last` of all lines begin and end.
-    #[inline(always)]
-    fn spans(self, columns: usize, first: usize, last: usize) -> impl Iterator<Item = (usize, usize)> + 'a {
-        let starts = self.separators.iter().skip(first).step_by(columns);
-        let ends = self.separators.iter().skip(last + 1).step_by(columns);
-        starts.zip(ends).take(self.rows.min(ROWS)).map(|(a, b)| (a.wrapping_add(1) as usize, *b as usize))
-    }
-
-    /// Where one column of one line begins and ends.
-    pub(in crate::flow) fn span(self, columns: usize, row: usize, column: usize) -> (usize, usize) {
-        let at = row * columns + column;
-        let position = |at: usize| self.separators.get(at).copied().unwrap_or_default();
-        (position(at).wrapping_add(1) as usize, position(at + 1) as usize)
-    }
-
-    /// Where every column of some lines begins and ends.
-    pub(in crate::flow) fn cells(self, columns: usize, rows: Range<usize>, cells: &mut Vec<(u32, u32)>) {
-        let inside = self.separators.get(rows.start * columns..=rows.end * columns).unwrap_or_default();
-        cells.extend(inside.windows(2).map(|pair| (pair[0].wrapping_add(1), pair[1])));
-    }
-
-    fn field(self, columns: usize, row: usize, column: usize) -> &'a [u8] {
-        let (from, to) = self.span(columns, row, column);
-        self.text.get(from..to).unwrap_or_default()
-    }
-}
 
 /// The columns of one run.
 pub(in crate::flow) struct Chunk {
@@ -57,7 +20,7 @@ pub(in crate::flow) struct Chunk {
     absent: [u64; HOT],
     /// Rows whose sticky columns have the very bytes of the row before.
     same: u64,
-    numbers: [[u64; ROWS]; 8],
+    fields: Fields,
     addresses: [[u32; ROWS]; 4],
     /// Rows that bear a word: see `marks` of the same names.
     reject: u64,
@@ -65,22 +28,6 @@ pub(in crate::flow) struct Chunk {
     skipdata: u64,
     egress: u64,
     ingress: u64,
-    /// Account and interface of the row appended last.
-    last: (u32, u32),
-}
-
-/// Index into `Chunk::numbers`.
-const fn number_slot(hot: Hot) -> usize {
-    match hot {
-        Hot::SrcPort => 0,
-        Hot::DstPort => 1,
-        Hot::Protocol => 2,
-        Hot::Packets => 3,
-        Hot::Bytes => 4,
-        Hot::Start => 5,
-        Hot::End => 6,
-        _ => 7, // tcp-flags
-    }
 }
 
 /// Index into `Chunk::addresses`.
@@ -93,26 +40,19 @@ const fn address_slot(hot: Hot) -> usize {
     }
 }
 
-/// `N` bytes of the text; zeros, which are no value of any kind, where it has not so many.
-#[inline(always)]
-fn bytes<const N: usize>(text: &[u8], at: usize) -> [u8; N] {
-    text.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
-}
-
 impl Chunk {
     pub(in crate::flow) fn new() -> Self {
         Self {
             bad: 0,
             absent: [0; HOT],
             same: 0,
-            numbers: [[0; ROWS]; 8],
+            fields: Fields::new(),
             addresses: [[0; ROWS]; 4],
             reject: 0,
             nodata: 0,
             skipdata: 0,
             egress: 0,
             ingress: 0,
-            last: (ABSENT, ABSENT),
         }
     }
 
@@ -126,40 +66,82 @@ impl Chunk {
         self.bad = 0;
         self.absent = plan.lacking;
         (self.reject, self.nodata, self.skipdata, self.egress, self.ingress) = (0, 0, 0, 0, 0);
-        self.sticky(plan, run);
-        for (hot, column) in &plan.work {
-            match hot {
-                Hot::Src | Hot::Dst | Hot::PktSrc | Hot::PktDst => self.address(lanes, plan, run, *hot, *column),
-                Hot::Start | Hot::End => self.time(lanes, plan, run, *hot, *column, limit),
-                Hot::SrcPort | Hot::DstPort | Hot::TcpFlags => self.number(plan, run, *hot, *column, u64::from(u16::MAX)),
-                Hot::Protocol => self.number(plan, run, *hot, *column, u64::from(u8::MAX)),
-                Hot::Packets | Hot::Bytes => self.number(plan, run, *hot, *column, i64::MAX as u64),
-                Hot::Action => self.action(plan, run, *column),
-                Hot::LogStatus => self.log_status(plan, run, *column),
-                Hot::Direction => self.direction(plan, run, *column),
-                Hot::Version | Hot::Account | Hot::Interface => {}
+        self.sticky(lanes, plan, run);
+        for (hot, column) in &plan.addresses {
+            let failed = lanes.addresses(run, *column, &mut self.addresses[address_slot(*hot)]);
+            self.failures(plan, run, *hot, *column, failed);
+        }
+        lanes.fields(run, &plan.slots, &mut self.fields);
+        self.settle(plan, run, limit);
+    }
+
+    /// What follows from the values of numbers and words.
+    #[inline(always)]
+    fn settle(&mut self, plan: &Plan, run: Run<'_>, limit: i64) {
+        let rows = all(run.rows);
+        for (at, slot) in plan.slots.iter().enumerate().take(SLOTS) {
+            let (failed, second) = (self.fields.failed[at] & rows, self.fields.second[at] & rows);
+            match slot.hot {
+                // The upper half of a time: the lower half has its failures.
+                _ if slot.skip > 0 => {
+                    let lower = plan.slot_of[slot.hot as usize];
+                    self.times(plan, run, slot, [lower, at], limit, failed | (self.fields.failed[lower] & rows));
+                    continue;
+                }
+                Hot::Start | Hot::End => continue,
+                Hot::Direction => {
+                    // Metadata is best effort: another word is as good as none.
+                    (self.egress, self.ingress) = (second & !failed, !second & !failed & rows);
+                    continue;
+                }
+                Hot::Action => self.reject = second & !failed,
+                Hot::LogStatus => self.nodata = second & !failed,
+                _ => {}
+            }
+            self.failures(plan, run, slot.hot, slot.column as usize, failed);
+        }
+    }
+
+    /// Puts the halves of a time together, in the place of the lower one.
+    #[inline(always)]
+    fn times(&mut self, plan: &Plan, run: Run<'_>, slot: &Slot, [lower, upper]: [usize; 2], limit: i64, mut failed: u64) {
+        let upper = self.fields.values[upper];
+        let lower = &mut self.fields.values[lower];
+        let mut latest = 0;
+        for (time, upper) in lower.iter_mut().zip(&upper).take(run.rows) {
+            *time += upper;
+            latest = latest.max(*time);
+        }
+        // Milliseconds, and what is out of range, are left to the plain path.
+        let limit = u64::try_from(limit.min(SECONDS_MAX)).ok();
+        if limit.is_none_or(|limit| latest > limit) {
+            for (row, time) in lower.iter().enumerate().take(run.rows) {
+                failed |= u64::from(limit.is_none_or(|limit| *time > limit)) << row;
             }
         }
+        self.failures(plan, run, slot.hot, slot.column as usize, failed);
     }
 
     /// Which rows repeat the sticky columns of the row before; the version of the others is checked.
     #[inline(always)]
-    fn sticky(&mut self, plan: &Plan, run: Run<'_>) {
+    fn sticky<L: Lanes>(&mut self, lanes: L, plan: &Plan, run: Run<'_>) {
         self.same = u64::MAX << 1;
         for (first, last) in &plan.sticky {
-            let mut before: &[u8] = &[];
-            for (row, (from, to)) in run.spans(plan.columns, *first, *last).enumerate() {
-                let bytes = run.text.get(from..to).unwrap_or_default();
-                self.same &= !(u64::from(!equal(bytes, before)) << row);
-                before = bytes;
-            }
+            let (mut before, mut before_len, mut differ) = (&[0; 64], 0, 0u64);
+            run.each(*first, *last, |row, from, to| {
+                let here = run.text.get(from..from + 64).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 64]);
+                let same = (to - from == before_len) & (to - from <= 64) & lanes.same(here, before, to - from);
+                differ |= u64::from(!same) << row;
+                (before, before_len) = (here, to - from);
+            });
+            self.same &= !differ;
         }
         if let Some(column) = plan.version {
             let mut differ = !self.same & all(run.rows);
             while differ != 0 {
                 let row = differ.trailing_zeros() as usize;
                 differ &= differ - 1;
-                let version = run.field(plan.columns, row, column);
+                let version = run.field(row, column);
                 if version != b"-" && exact(version, i32::MAX as u64).is_none() {
                     self.bad |= 1 << row;
                 }
@@ -175,129 +157,40 @@ impl Chunk {
         }
     }
 
+    /// Tells what failed rows have in a column: nothing (`-`), something rare that is read here, or something for the plain
+    /// path.
     #[inline(always)]
-    fn address<L: Lanes>(&mut self, lanes: L, plan: &Plan, run: Run<'_>, hot: Hot, column: usize) {
-        let out = &mut self.addresses[address_slot(hot)];
-        let mut failed = 0u64;
-        for ((row, (from, to)), out) in run.spans(plan.columns, column, column).enumerate().zip(out.iter_mut()) {
-            let (address, ok) = lanes.ipv4(&bytes(run.text, from), (to - from) as u32);
-            *out = address;
-            failed |= u64::from(!ok | (to - from > 15)) << row;
-        }
+    fn failures(&mut self, plan: &Plan, run: Run<'_>, hot: Hot, column: usize, failed: u64) {
         if failed != 0 {
-            self.failures(plan, run, hot, column, failed);
+            self.look_at(plan, run, hot, column, failed);
         }
     }
 
-    #[inline(always)]
-    fn number(&mut self, plan: &Plan, run: Run<'_>, hot: Hot, column: usize, max: u64) {
-        let out = &mut self.numbers[number_slot(hot)];
-        let mut failed = 0u64;
-        for ((row, (from, to)), out) in run.spans(plan.columns, column, column).enumerate().zip(out.iter_mut()) {
-            let (number, ok) = digits8(bytes(run.text, to - 8), (to - from) as u32);
-            *out = number;
-            failed |= u64::from(!ok | (number > max)) << row;
-        }
-        // Longer numbers are rare: more than 100 MB in one record.
-        let mut left = if max > u64::from(u16::MAX) { failed } else { 0 };
-        while left != 0 {
-            let row = left.trailing_zeros() as usize;
-            if let Some(number) = exact(run.field(plan.columns, row, column), max) {
-                self.numbers[number_slot(hot)][row] = number;
-                failed &= !(1 << row);
-            }
-            left &= left - 1;
-        }
-        if failed != 0 {
-            self.failures(plan, run, hot, column, failed);
-        }
-    }
-
-    #[inline(always)]
-    fn time<L: Lanes>(&mut self, lanes: L, plan: &Plan, run: Run<'_>, hot: Hot, column: usize, limit: i64) {
-        // Milliseconds, and what is out of range, are left to the plain path.
-        let limit = limit.clamp(-1, crate::flow::plain::SECONDS_MAX);
-        let out = &mut self.numbers[number_slot(hot)];
-        let mut failed = 0u64;
-        for ((row, (from, to)), out) in run.spans(plan.columns, column, column).enumerate().zip(out.iter_mut()) {
-            let (number, ok) = lanes.digits16(&bytes(run.text, to - 16), (to - from) as u32);
-            *out = number;
-            failed |= u64::from(!ok | (number as i64 > limit)) << row;
-        }
-        if failed != 0 {
-            self.failures(plan, run, hot, column, failed);
-        }
-    }
-
-    #[inline(always)]
-    fn action(&mut self, plan: &Plan, run: Run<'_>, column: usize) {
-        let (mut reject, mut failed) = (0u64, 0u64);
-        for (row, (from, to)) in run.spans(plan.columns, column, column).enumerate() {
-            let word = u64::from_le_bytes(bytes(run.text, from)) & 0xffff_ffff_ffff;
-            let is_reject = word == u64::from_le_bytes(*b"REJECT\0\0");
-            let is_accept = word == u64::from_le_bytes(*b"ACCEPT\0\0");
-            reject |= u64::from(is_reject) << row;
-            failed |= u64::from(!(is_accept | is_reject) | (to - from != 6)) << row;
-        }
-        self.reject = reject & !failed;
-        if failed != 0 {
-            self.failures(plan, run, Hot::Action, column, failed);
-        }
-    }
-
-    #[inline(always)]
-    fn log_status(&mut self, plan: &Plan, run: Run<'_>, column: usize) {
-        let mut failed = 0u64;
-        for (row, (from, to)) in run.spans(plan.columns, column, column).enumerate() {
-            let ok = bytes(run.text, from) == *b"OK";
-            failed |= u64::from(!ok | (to - from != 2)) << row;
-        }
-        let mut left = failed;
-        while left != 0 {
-            let bit = left & left.wrapping_neg();
-            match run.field(plan.columns, left.trailing_zeros() as usize, column) {
-                b"NODATA" => (self.nodata, failed) = (self.nodata | bit, failed & !bit),
-                b"SKIPDATA" => (self.skipdata, failed) = (self.skipdata | bit, failed & !bit),
-                _ => {}
-            }
-            left &= left - 1;
-        }
-        if failed != 0 {
-            self.failures(plan, run, Hot::LogStatus, column, failed);
-        }
-    }
-
-    #[inline(always)]
-    fn direction(&mut self, plan: &Plan, run: Run<'_>, column: usize) {
-        let (mut egress, mut ingress) = (0u64, 0u64);
-        for (row, (from, to)) in run.spans(plan.columns, column, column).enumerate() {
-            let word = u64::from_le_bytes(bytes(run.text, from));
-            let is_egress = (word & 0xffff_ffff_ffff == u64::from_le_bytes(*b"egress\0\0")) & (to - from == 6);
-            let is_ingress = (word & 0xff_ffff_ffff_ffff == u64::from_le_bytes(*b"ingress\0")) & (to - from == 7);
-            egress |= u64::from(is_egress) << row;
-            ingress |= u64::from(is_ingress) << row;
-        }
-        (self.egress, self.ingress) = (egress, ingress);
-    }
-
-    /// Tells values that are `-` from those the plain path has to look at.
     #[cold]
     #[inline(never)]
-    fn failures(&mut self, plan: &Plan, run: Run<'_>, hot: Hot, column: usize, failed: u64) {
-        let mut left = failed;
-        while left != 0 {
-            let row = left.trailing_zeros() as usize;
-            if run.field(plan.columns, row, column) == b"-" {
-                self.absent[hot as usize] |= 1 << row;
+    fn look_at(&mut self, plan: &Plan, run: Run<'_>, hot: Hot, column: usize, mut failed: u64) {
+        while failed != 0 {
+            let row = failed.trailing_zeros() as usize;
+            failed &= failed - 1;
+            let bit = 1 << row;
+            let value = run.field(row, column);
+            if value == b"-" {
+                self.absent[hot as usize] |= bit;
                 match hot {
                     Hot::Src | Hot::Dst | Hot::PktSrc | Hot::PktDst => self.addresses[address_slot(hot)][row] = 0,
-                    Hot::Action | Hot::LogStatus => {}
-                    _ => self.numbers[number_slot(hot)][row] = 0,
+                    _ => self.fields.values[plan.slot_of[hot as usize]][row] = 0,
                 }
-            } else {
-                self.bad |= 1 << row;
+                continue;
             }
-            left &= left - 1;
+            match hot {
+                Hot::LogStatus if value == b"SKIPDATA" => self.skipdata |= bit,
+                // More than eight digits: 100 MB in one record.
+                Hot::Packets | Hot::Bytes => match exact(value, i64::MAX as u64) {
+                    Some(number) => self.fields.values[plan.slot_of[hot as usize]][row] = number,
+                    None => self.bad |= bit,
+                },
+                _ => self.bad |= bit,
+            }
         }
     }
 
@@ -313,15 +206,14 @@ impl Chunk {
         batch: &mut FlowBatch,
     ) -> usize {
         let before = batch.account.len();
-        for row in rows.clone() {
-            if row == rows.start || self.same >> row & 1 == 0 {
-                match self.names(plan, run, row, names) {
-                    Some(found) => self.last = found,
-                    None => break,
-                }
-            }
-            batch.account.push(self.last.0);
-            batch.interface.push(self.last.1);
+        let mut row = rows.start;
+        while row < rows.end {
+            let Some((account, interface)) = self.names(plan, run, row, names) else { break };
+            let alike = 1 + (self.same >> row >> 1).trailing_ones() as usize;
+            let alike = alike.min(rows.end - row);
+            batch.account.resize(batch.account.len() + alike, account);
+            batch.interface.resize(batch.interface.len() + alike, interface);
+            row += alike;
         }
         let taken = batch.account.len() - before;
         let rows = rows.start..rows.start + taken;
@@ -330,7 +222,7 @@ impl Chunk {
         batch.line.extend((0..taken as u64).map(|n| u32::try_from(line + n).unwrap_or(u32::MAX)));
         batch.src.extend_from_slice(&self.addresses[0][rows.clone()]);
         batch.dst.extend_from_slice(&self.addresses[1][rows.clone()]);
-        let number = |hot: Hot| &self.numbers[number_slot(hot)][rows.clone()];
+        let number = |hot: Hot| &self.fields.values[plan.slot_of[hot as usize]][rows.clone()];
         batch.ports.extend(number(Hot::SrcPort).iter().zip(number(Hot::DstPort)).map(|(s, d)| (*s as u32) << 16 | *d as u32));
         batch.protocol.extend(number(Hot::Protocol).iter().map(|n| *n as u8));
         batch.tcp_flags.extend(number(Hot::TcpFlags).iter().map(|n| *n as u8));
@@ -344,7 +236,7 @@ impl Chunk {
 
     /// Account and interface of a row; `None` if they are no text.
     fn names(&self, plan: &Plan, run: Run<'_>, row: usize, names: &mut Interner<'_>) -> Option<(u32, u32)> {
-        let text = |column: Option<usize>| match column.map(|c| run.field(plan.columns, row, c)) {
+        let text = |column: Option<usize>| match column.map(|c| run.field(row, c)) {
             None | Some(b"-") => Some(None),
             Some(bytes) => std::str::from_utf8(bytes).ok().map(Some),
         };
@@ -423,26 +315,6 @@ impl Job for Convert<'_> {
 /// The lowest `rows` bits.
 fn all(rows: usize) -> u64 {
     if rows >= 64 { u64::MAX } else { (1 << rows) - 1 }
-}
-
-/// Equality of short byte strings, without a call: names and ids have 12 to 40 bytes.
-#[inline(always)]
-fn equal(a: &[u8], b: &[u8]) -> bool {
-    if a.len() != b.len() {
-        return false;
-    }
-    match (a.last_chunk::<16>(), b.last_chunk::<16>()) {
-        (Some(x), Some(y)) => {
-            let (heads, _) = a.as_chunks::<16>();
-            let (others, _) = b.as_chunks::<16>();
-            let mut differ = u128::from_ne_bytes(*x) ^ u128::from_ne_bytes(*y);
-            for (x, y) in heads.iter().zip(others) {
-                differ |= u128::from_ne_bytes(*x) ^ u128::from_ne_bytes(*y);
-            }
-            differ == 0
-        }
-        _ => a == b,
-    }
 }
 
 /// A whole number of at most 19 digits, up to `max`.

@@ -18,10 +18,11 @@
 mod chunk;
 pub(super) mod isa;
 mod plan;
+mod run;
 mod window;
 
-pub(super) use chunk::Run;
 pub(super) use isa::Isa;
+pub(super) use run::Run;
 
 use chunk::Chunk;
 use plan::Plan;
@@ -36,7 +37,7 @@ pub(super) const WINDOW: usize = 16 << 10;
 pub(super) const ROWS: usize = 64;
 
 /// Loads reach this far before and behind a field; lines nearer to an edge of the text go the plain path.
-pub(super) const MARGIN: usize = 16;
+pub(super) const MARGIN: usize = 64;
 
 /// The fast path's memory, used again window after window.
 pub(super) struct Fast {

@@ -3,8 +3,8 @@
 use super::WINDOW;
 use super::isa::{Isa, Job, Lanes};
 
-/// Positions are written eight at a time, so the lists have room to spare.
-const SLACK: usize = 64;
+/// Positions are written many at a time, so the lists have room to spare.
+const SLACK: usize = 80;
 
 /// What a scan found.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -28,9 +28,10 @@ impl Window {
         Self { separators: vec![0; 1 + WINDOW + SLACK], ends: vec![0; WINDOW + SLACK] }
     }
 
-    /// Finds the separators of `text[from..to]`, at most [`WINDOW`] bytes that begin a line.
+    /// Finds the separators of `text[from..to]`, at most [`WINDOW`] bytes that begin a line and 64 bytes or more before
+    /// the end of the text.
     pub(in crate::flow) fn scan(&mut self, isa: Isa, text: &[u8], from: usize, to: usize) -> Scanned {
-        debug_assert!(from <= to && to <= text.len() && to - from <= WINDOW);
+        debug_assert!(from <= to && to + 64 <= text.len() && to - from <= WINDOW);
         isa.run(Scan { window: self, text, from, to })
     }
 }
@@ -55,15 +56,7 @@ impl Job for Scan<'_> {
         let mut carry = 1u64;
         let mut at = from;
         while at < to {
-            let mut padded;
-            let block = match text[at..].first_chunk::<64>() {
-                Some(block) => block,
-                None => {
-                    padded = [b'x'; 64];
-                    padded[..text.len() - at].copy_from_slice(&text[at..]);
-                    &padded
-                }
-            };
+            let Some(block) = text.get(at..at + 64).and_then(<[u8]>::first_chunk) else { break };
             let (mut spaces, mut newlines, mut controls) = lanes.classify(block);
             if to - at < 64 {
                 let inside = (1u64 << (to - at)) - 1;
@@ -73,25 +66,22 @@ impl Job for Scan<'_> {
             odd |= controls | (both & (both << 1 | carry));
             carry = both >> 63;
 
-            let mut left = newlines;
+            // More than there are may be written: the next block writes over the surplus.
+            let Some(out) = separators.get_mut(count..).and_then(<[u32]>::first_chunk_mut) else { break };
+            lanes.positions(both, at as u32, out);
+
+            // Mostly there is one line end or none, which is not worth guessing: one is written in any case.
+            let below = newlines & newlines.wrapping_neg();
+            ends[lines] = (count + (both & below.wrapping_sub(1)).count_ones() as usize) as u32;
+            lines += usize::from(newlines != 0);
+            let mut left = newlines ^ below;
             while left != 0 {
                 let below = left & left.wrapping_neg();
                 ends[lines] = (count + (both & (below - 1)).count_ones() as usize) as u32;
                 lines += 1;
-                left &= left - 1;
+                left ^= below;
             }
-            // Eight at a time and more than there are: the next block writes over the surplus.
-            let mut left = both;
-            let mut next = count;
             count += both.count_ones() as usize;
-            while next < count {
-                let eight = &mut separators[next..next + 8];
-                for slot in eight {
-                    *slot = at as u32 + left.trailing_zeros();
-                    left &= left.wrapping_sub(1);
-                }
-                next += 8;
-            }
             at += 64;
         }
         Scanned { lines, odd: odd != 0 }

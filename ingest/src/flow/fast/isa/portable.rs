@@ -1,6 +1,6 @@
 //! Any machine: eight bytes in a word.
 
-use super::{Lanes, digits8};
+use super::{Lanes, ROWS, Run, Slot, bytes, digits8, keep};
 
 #[derive(Copy, Clone, Debug)]
 pub(in crate::flow) struct Portable;
@@ -36,37 +36,75 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn ipv4(self, bytes: &[u8; 16], len: u32) -> (u32, bool) {
-        let text = bytes.get(..len as usize).unwrap_or_default();
-        let (mut address, mut octet, mut digits, mut octets) = (0u32, 0u32, 0u32, 1u32);
-        let mut ok = true;
-        for byte in text {
-            let digit = u32::from(byte.wrapping_sub(b'0'));
-            if digit <= 9 {
-                // A digit after a lone zero is a leading zero; a fourth digit is one too many.
-                ok &= digits < 3 && !(digits == 1 && octet == 0);
-                octet = octet * 10 + digit;
-                digits += 1;
-            } else {
-                ok &= *byte == b'.' && digits > 0 && octet <= 255 && octets < 4;
-                address = address << 8 | (octet & 255);
-                (octet, digits, octets) = (0, 0, octets + 1);
-            }
-            if !ok {
-                return (0, false);
-            }
+    fn positions(self, bits: u64, base: u32, out: &mut [u32; 80]) {
+        let mut left = bits;
+        for slot in out.iter_mut().take(bits.count_ones() as usize) {
+            *slot = base + left.trailing_zeros();
+            left &= left - 1;
         }
-        (address << 8 | (octet & 255), octets == 4 && digits > 0 && octet <= 255)
     }
 
     #[inline(always)]
-    fn digits16(self, bytes: &[u8; 16], len: u32) -> (u64, bool) {
-        let &[a, b, c, d, e, f, g, h, ref low @ ..] = bytes;
-        if len <= 8 {
-            return digits8(*low, len);
-        }
-        let (high, high_ok) = digits8([a, b, c, d, e, f, g, h], len - 8);
-        let (low, low_ok) = digits8(*low, 8);
-        (high.wrapping_mul(100_000_000).wrapping_add(low), high_ok && low_ok)
+    fn same(self, a: &[u8; 64], b: &[u8; 64], len: usize) -> bool {
+        a.get(..len) == b.get(..len)
     }
+
+    #[inline(always)]
+    fn addresses(self, run: Run<'_>, column: usize, out: &mut [u32; ROWS]) -> u64 {
+        let mut failed = 0;
+        run.each(column, column, |row, from, to| {
+            let (address, ok) = ipv4(&bytes(run.text, from), to - from);
+            out[row] = address;
+            failed |= u64::from(!ok) << row;
+        });
+        failed
+    }
+
+    #[inline(always)]
+    fn column(self, words: &[u64; ROWS], lens: &[u8; ROWS], slot: &Slot, out: &mut [u64; ROWS]) -> (u64, u64) {
+        let (mut failed, mut second) = (0, 0);
+        for row in 0..ROWS {
+            let keep = keep(lens[row], slot);
+            let long = u32::from(lens[row]) > slot.most;
+            let wrong = match slot.words {
+                Some([a, b]) => {
+                    let word = words[row] & keep;
+                    second |= u64::from(word == b) << row;
+                    word != a && word != b
+                }
+                None => {
+                    let (number, ok) = digits8(words[row], keep);
+                    out[row] = number * slot.factor;
+                    !ok || number > slot.max
+                }
+            };
+            failed |= u64::from(wrong | long) << row;
+        }
+        (failed, second)
+    }
+}
+
+/// The address in the first `len` bytes.
+#[inline(always)]
+fn ipv4(bytes: &[u8; 16], len: usize) -> (u32, bool) {
+    let Some(text) = bytes.get(..len) else { return (0, false) };
+    let (mut address, mut octet, mut digits, mut octets) = (0u32, 0u32, 0u32, 1u32);
+    for byte in text {
+        let digit = u32::from(byte.wrapping_sub(b'0'));
+        if digit <= 9 {
+            // A digit after a lone zero is a leading zero; a fourth digit is one too many.
+            if digits == 3 || (digits == 1 && octet == 0) {
+                return (0, false);
+            }
+            octet = octet * 10 + digit;
+            digits += 1;
+        } else {
+            if *byte != b'.' || digits == 0 || octet > 255 || octets == 4 {
+                return (0, false);
+            }
+            address = address << 8 | octet;
+            (octet, digits, octets) = (0, 0, octets + 1);
+        }
+    }
+    (address << 8 | (octet & 255), octets == 4 && digits > 0 && octet <= 255)
 }
