@@ -5,6 +5,7 @@
 
 use flowtrail_ingest::{EventTime, Hour, Ip, UnitId};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 /// "Not there" in a column of indices.
 pub const NONE: u32 = u32::MAX;
@@ -61,7 +62,7 @@ pub struct Conversation {
     /// Flow records that came with this call (of `replay`), for its summary.
     pub new_flows: u32,
     /// Where it was seen: up to 3 (index into [`AccountHour::units`], first line), the smallest by unit identity.
-    pub seen: Vec<(u32, u64)>,
+    pub seen: SmallVec<[(u32, u32); 3]>,
 }
 
 /// One API call: a row of the account-hour. Strings are indices into [`AccountHour::strings`], [`NONE`] when absent.
@@ -95,6 +96,8 @@ pub struct ApiRow {
     pub target: u32,
     /// Detail of the step that the detector needs as text (JSON object), e.g. the policy's ARN, the principal of a permission.
     pub detail: u32,
+    /// `eventID` of the event that this one corrects and replaces (`addendum.originalEventID`).
+    pub replaces: u32,
     /// Bits of [`call_marks`].
     pub marks: u16,
     /// Index into [`AccountHour::units`].
@@ -145,14 +148,71 @@ pub struct AccountHour {
     pub hour: Hour,
     /// Region of the flow logs, by ENI string index, where the key says: sorted.
     pub eni_region: Vec<(u32, u32)>,
-    /// Dictionary of all text.
+    /// Dictionary of all text, sorted, so that the order of indices is the order of texts.
     pub strings: Vec<Box<str>>,
     /// Units, sorted by identity.
     pub units: Vec<UnitRef>,
-    /// Sorted by (eni text, flow_log text, rejected, server, server_port, protocol, client, …): all of an ENI's stand together.
+    /// Sorted by [`Conversation::order`], as `strings` is sorted: all of an ENI's stand together.
     pub conversations: Vec<Conversation>,
     /// Sorted by (time, id); no id twice; replaced events are gone.
     pub calls: Vec<ApiRow>,
+}
+
+impl Conversation {
+    /// What makes two conversations of one account-hour the same, in the order they are kept in.
+    #[must_use]
+    #[allow(clippy::type_complexity)]
+    pub fn order(&self) -> (u32, u32, bool, bool, Ip, u16, u8, bool, Ip, u16, Option<(Ip, Ip)>) {
+        (
+            self.eni,
+            self.flow_log,
+            !self.client.is_v4(),
+            self.rejected,
+            self.server,
+            self.server_port,
+            self.protocol,
+            self.settled,
+            self.client,
+            self.client_port,
+            self.packet_addrs,
+        )
+    }
+
+    /// Adds another conversation with the same [`Self::order`]. Commutative and associative but for `seen`, whose unit
+    /// indices must follow the order of unit identities.
+    pub fn add(&mut self, other: &Self) {
+        self.ahead.add(&other.ahead);
+        self.back.add(&other.back);
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+        self.ours_client |= other.ours_client;
+        self.ours_server |= other.ours_server;
+        self.new_flows = self.new_flows.saturating_add(other.new_flows);
+        for &(unit, line) in &other.seen {
+            match self.seen.iter_mut().find(|s| s.0 == unit) {
+                Some(mine) => mine.1 = mine.1.min(line),
+                None => self.seen.push((unit, line)),
+            }
+        }
+        self.seen.sort_unstable();
+        self.seen.truncate(3);
+    }
+
+    /// Flow records in both directions.
+    #[must_use]
+    pub fn flows(&self) -> u64 {
+        u64::from(self.ahead.flows) + u64::from(self.back.flows)
+    }
+}
+
+impl Traffic {
+    /// Adds another sum; saturating, so that no input can make it wrap.
+    pub fn add(&mut self, other: &Self) {
+        self.flows = self.flows.saturating_add(other.flows);
+        self.flags |= other.flags;
+        self.packets = self.packets.saturating_add(other.packets);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
 }
 
 impl AccountHour {

@@ -6,6 +6,8 @@
 pub mod cloudtrail;
 pub mod flow;
 pub mod ip;
+pub mod inflate;
+pub mod sniff;
 pub mod source;
 pub mod time;
 pub mod unit;

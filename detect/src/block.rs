@@ -1,0 +1,478 @@
+//! Blocks: one account's hour as some units told it, in compact bytes. What is kept in memory, spilled and stored.
+//!
+//! Layout, all integers LEB128 unless said: texts (count, then length and bytes each), units (count, then 16 bytes each),
+//! (eni, region) pairs, conversations in [`Conversation::order`], calls (length, then postcard). A conversation says
+//! the interface, flow log and server only when they differ from the one before. Frames around a block carry its
+//! hash; a block that does not decode is a broken state file, never bad input.
+
+use flowtrail_ingest::{EventTime, Hour, Ip, UnitId};
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use crate::hour::{AccountHour, ApiRow, Conversation, NONE, Traffic, UnitRef, call_marks};
+
+/// One account and hour, encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Account id as the records have it.
+    pub account: String,
+    /// The hour.
+    pub hour: Hour,
+    /// The encoded conversations and calls.
+    pub bytes: Vec<u8>,
+}
+
+/// A stored block cannot be read: the state is damaged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a block of account {account}, hour {hour} does not decode at byte {at}")]
+pub struct BlockError {
+    /// Account.
+    pub account: String,
+    /// Hour.
+    pub hour: Hour,
+    /// Where.
+    pub at: usize,
+}
+
+/// A conversation on its way into a block; indices are those of the writer's dictionary.
+#[derive(Debug)]
+pub struct Row<'a> {
+    /// ENI.
+    pub eni: u32,
+    /// Flow-log id, or [`NONE`].
+    pub flow_log: u32,
+    /// Region of the key, or [`NONE`].
+    pub region: u32,
+    /// REJECT.
+    pub rejected: bool,
+    /// IANA protocol.
+    pub protocol: u8,
+    /// See [`Conversation::settled`].
+    pub settled: bool,
+    /// Client.
+    pub client: Ip,
+    /// Server.
+    pub server: Ip,
+    /// Client's port.
+    pub client_port: u16,
+    /// Server's port.
+    pub server_port: u16,
+    /// See [`Conversation::packet_addrs`].
+    pub packet_addrs: Option<(Ip, Ip)>,
+    /// Client to server.
+    pub ahead: Traffic,
+    /// Server to client.
+    pub back: Traffic,
+    /// Seconds since 1970.
+    pub first: u32,
+    /// Seconds since 1970.
+    pub last: u32,
+    /// See [`Conversation::ours_client`].
+    pub ours_client: bool,
+    /// See [`Conversation::ours_server`].
+    pub ours_server: bool,
+    /// (index into the writer's units, first line).
+    pub seen: &'a [(u32, u32)],
+}
+
+const ENI: u8 = 1;
+const REJECTED: u8 = 1 << 1;
+const SETTLED: u8 = 1 << 2;
+const V6: u8 = 1 << 3;
+const PACKET_ADDRS: u8 = 1 << 4;
+const OURS_CLIENT: u8 = 1 << 5;
+const OURS_SERVER: u8 = 1 << 6;
+const SERVER: u8 = 1 << 7;
+
+/// Writes one block. Rows come in [`Conversation::order`].
+pub struct BlockWriter<'a> {
+    strings: &'a [Box<str>],
+    units: &'a [UnitId],
+    string_of: HashMap<u32, u32>,
+    local_strings: Vec<u32>,
+    unit_of: HashMap<u32, u32>,
+    local_units: Vec<u32>,
+    regions: Vec<(u32, u32)>,
+    rows: Vec<u8>,
+    count: u64,
+    previous: (u32, u32),
+    server: Ip,
+    calls: Vec<ApiRow>,
+}
+
+impl<'a> BlockWriter<'a> {
+    /// A writer over a dictionary of texts and units that the rows' indices point into.
+    #[must_use]
+    pub fn new(strings: &'a [Box<str>], units: &'a [UnitId]) -> Self {
+        Self {
+            strings,
+            units,
+            string_of: HashMap::new(),
+            local_strings: Vec::new(),
+            unit_of: HashMap::new(),
+            local_units: Vec::new(),
+            regions: Vec::new(),
+            rows: Vec::new(),
+            count: 0,
+            previous: (NONE, NONE),
+            server: Ip(0),
+            calls: Vec::new(),
+        }
+    }
+
+    fn string(&mut self, index: u32) -> u32 {
+        if index == NONE {
+            return NONE;
+        }
+        *self.string_of.entry(index).or_insert_with(|| {
+            self.local_strings.push(index);
+            self.local_strings.len() as u32 - 1
+        })
+    }
+
+    fn unit(&mut self, index: u32) -> u32 {
+        *self.unit_of.entry(index).or_insert_with(|| {
+            self.local_units.push(index);
+            self.local_units.len() as u32 - 1
+        })
+    }
+
+    /// Adds a conversation.
+    pub fn conversation(&mut self, row: &Row<'_>) {
+        let new_eni = self.count == 0 || self.previous != (row.eni, row.flow_log);
+        let new_server = new_eni || self.server != row.server;
+        let v6 = !row.client.is_v4() || !row.server.is_v4();
+        let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+        self.rows.push(
+            flag(new_eni, ENI)
+                | flag(row.rejected, REJECTED)
+                | flag(row.settled, SETTLED)
+                | flag(v6, V6)
+                | flag(row.packet_addrs.is_some(), PACKET_ADDRS)
+                | flag(row.ours_client, OURS_CLIENT)
+                | flag(row.ours_server, OURS_SERVER)
+                | flag(new_server, SERVER),
+        );
+        if new_eni {
+            let (eni, flow_log, region) = (self.string(row.eni), self.string(row.flow_log), self.string(row.region));
+            put(&mut self.rows, u64::from(eni));
+            put(&mut self.rows, u64::from(flow_log.wrapping_add(1)));
+            if region != NONE {
+                self.regions.push((eni, region));
+            }
+            self.previous = (row.eni, row.flow_log);
+        }
+        if new_server {
+            put_ip(&mut self.rows, row.server, v6);
+            self.server = row.server;
+        }
+        put_ip(&mut self.rows, row.client, v6);
+        self.rows.extend_from_slice(&row.server_port.to_le_bytes());
+        if !row.settled {
+            self.rows.extend_from_slice(&row.client_port.to_le_bytes());
+        }
+        self.rows.push(row.protocol);
+        if let Some((a, b)) = row.packet_addrs {
+            put_ip(&mut self.rows, a, true);
+            put_ip(&mut self.rows, b, true);
+        }
+        for traffic in [&row.ahead, &row.back] {
+            put(&mut self.rows, u64::from(traffic.flows));
+            if traffic.flows > 0 {
+                self.rows.push(traffic.flags);
+                put(&mut self.rows, traffic.packets);
+                put(&mut self.rows, traffic.bytes);
+            }
+        }
+        self.rows.extend_from_slice(&row.first.to_le_bytes());
+        put(&mut self.rows, u64::from(row.last.saturating_sub(row.first)));
+        self.rows.push(row.seen.len() as u8);
+        for &(unit, line) in row.seen {
+            let unit = self.unit(unit);
+            put(&mut self.rows, u64::from(unit));
+            put(&mut self.rows, u64::from(line));
+        }
+        self.count += 1;
+    }
+
+    /// Adds API rows; sorts them by (time, id) and keeps one of each id, the one from the smallest (unit identity, position).
+    pub fn calls(&mut self, mut rows: Vec<ApiRow>) {
+        for row in &mut rows {
+            for index in row.texts_mut() {
+                *index = self.string(*index);
+            }
+            row.unit = self.unit(row.unit);
+        }
+        let unit_ids: Vec<UnitId> = self.local_units.iter().map(|u| self.units[*u as usize]).collect();
+        rows.sort_by_key(|row| (row.time, row.id, unit_ids[row.unit as usize], row.position));
+        self.calls = rows;
+    }
+
+    /// The finished block.
+    #[must_use]
+    pub fn finish(mut self, account: &str, hour: Hour) -> Block {
+        let mut bytes = Vec::with_capacity(self.rows.len() + self.local_strings.len() * 24 + self.local_units.len() * 16 + 64);
+        put(&mut bytes, self.local_strings.len() as u64);
+        for &index in &self.local_strings {
+            let text = self.strings.get(index as usize).map_or("", |s| s);
+            put(&mut bytes, text.len() as u64);
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        put(&mut bytes, self.local_units.len() as u64);
+        for &index in &self.local_units {
+            bytes.extend_from_slice(&self.units[index as usize].0.to_le_bytes());
+        }
+        self.regions.sort_unstable();
+        self.regions.dedup();
+        put(&mut bytes, self.regions.len() as u64);
+        for (eni, region) in &self.regions {
+            put(&mut bytes, u64::from(*eni));
+            put(&mut bytes, u64::from(*region));
+        }
+        put(&mut bytes, self.count);
+        bytes.append(&mut self.rows);
+        put(&mut bytes, self.calls.len() as u64);
+        for row in &self.calls {
+            put_call(&mut bytes, row);
+        }
+        Block { account: account.to_owned(), hour, bytes }
+    }
+}
+
+impl ApiRow {
+    /// Every field that is an index of a text.
+    pub fn texts_mut(&mut self) -> [&mut u32; 13] {
+        [
+            &mut self.event_id,
+            &mut self.principal,
+            &mut self.function,
+            &mut self.service,
+            &mut self.action,
+            &mut self.region,
+            &mut self.source,
+            &mut self.access_key,
+            &mut self.error,
+            &mut self.step,
+            &mut self.target,
+            &mut self.detail,
+            &mut self.replaces,
+        ]
+    }
+}
+
+fn put_call(out: &mut Vec<u8>, row: &ApiRow) {
+    out.extend_from_slice(&row.id.to_le_bytes());
+    out.extend_from_slice(&row.time.0.to_le_bytes());
+    out.extend_from_slice(&row.marks.to_le_bytes());
+    let mut copy = row.clone();
+    for index in copy.texts_mut() {
+        put(out, u64::from(index.wrapping_add(1)));
+    }
+    put(out, u64::from(row.unit));
+    put(out, row.position);
+}
+
+fn put(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_ip(out: &mut Vec<u8>, ip: Ip, wide: bool) {
+    if wide { out.extend_from_slice(&ip.0.to_le_bytes()) } else { out.extend_from_slice(&ip.as_v4().unwrap_or_default().to_le_bytes()) }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    #[inline]
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let slice = self.bytes.get(self.at..self.at.checked_add(count)?)?;
+        self.at += count;
+        Some(slice)
+    }
+    #[inline]
+    fn byte(&mut self) -> Option<u8> {
+        let byte = *self.bytes.get(self.at)?;
+        self.at += 1;
+        Some(byte)
+    }
+    #[inline]
+    fn int(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Some(value);
+            }
+        }
+        None
+    }
+    fn index(&mut self) -> Option<u32> {
+        u32::try_from(self.int()?).ok()
+    }
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+    #[inline]
+    fn ip(&mut self, wide: bool) -> Option<Ip> {
+        if wide { Some(Ip(u128::from_le_bytes(self.array()?))) } else { Some(Ip::v4(u32::from_le_bytes(self.array()?))) }
+    }
+    /// A count of things that take at least one byte each: bounded by what is left, so that it may size an allocation.
+    fn count(&mut self) -> Option<usize> {
+        let count = usize::try_from(self.int()?).ok()?;
+        (count <= self.bytes.len() - self.at).then_some(count)
+    }
+}
+
+/// A block as it lies in memory or in a run file.
+#[derive(Copy, Clone, Debug)]
+pub struct BlockView<'a> {
+    /// Account.
+    pub account: &'a str,
+    /// Hour.
+    pub hour: Hour,
+    /// The encoded conversations and calls.
+    pub bytes: &'a [u8],
+    /// It came with this call (of `replay`).
+    pub new: bool,
+}
+
+impl Block {
+    /// The block as a view.
+    #[must_use]
+    pub fn view(&self, new: bool) -> BlockView<'_> {
+        BlockView { account: &self.account, hour: self.hour, bytes: &self.bytes, new }
+    }
+}
+
+/// Decodes one block. Units have their identity only. A new block marks its flows and calls as having come with this call.
+///
+/// # Errors
+/// When the bytes are not those of a block.
+pub fn decode(block: BlockView<'_>) -> Result<AccountHour, BlockError> {
+    let mut reader = Reader { bytes: block.bytes, at: 0 };
+    decode_inner(block, &mut reader).ok_or_else(|| BlockError { account: block.account.to_owned(), hour: block.hour, at: reader.at })
+}
+
+fn decode_inner(block: BlockView<'_>, r: &mut Reader<'_>) -> Option<AccountHour> {
+    let new = block.new;
+    let count = r.count()?;
+    let mut texts: Vec<&str> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let length = r.count()?;
+        texts.push(std::str::from_utf8(r.take(length)?).ok()?);
+    }
+    // Sort the dictionary, so that the order of indices is the order of texts.
+    let mut order: Vec<u32> = (0..count as u32).collect();
+    order.sort_unstable_by_key(|i| texts[*i as usize]);
+    let mut sorted_at = vec![0u32; count];
+    for (new_index, old) in order.iter().enumerate() {
+        sorted_at[*old as usize] = new_index as u32;
+    }
+    let strings: Vec<Box<str>> = order.iter().map(|i| texts[*i as usize].into()).collect();
+    let text = |index: u32| sorted_at.get(index as usize).copied();
+
+    let count = r.count()?;
+    let mut ids: Vec<UnitId> = Vec::with_capacity(count);
+    for _ in 0..count {
+        ids.push(UnitId(u128::from_le_bytes(r.array()?)));
+    }
+    let mut units: Vec<UnitRef> = ids.iter().map(|id| UnitRef { id: *id, ..UnitRef::default() }).collect();
+    units.sort_unstable();
+    units.dedup();
+    let unit_at: Vec<u32> = ids.iter().map(|id| units.binary_search_by_key(id, |u| u.id).unwrap_or(0) as u32).collect();
+
+    let count = r.count()?;
+    let mut eni_region = Vec::with_capacity(count);
+    for _ in 0..count {
+        eni_region.push((text(r.index()?)?, text(r.index()?)?));
+    }
+    eni_region.sort_unstable();
+
+    let count = r.count()?;
+    let mut conversations: Vec<Conversation> = Vec::with_capacity(count);
+    let (mut eni, mut flow_log, mut server) = (NONE, NONE, Ip(0));
+    for _ in 0..count {
+        let flags = r.byte()?;
+        if flags & ENI != 0 {
+            eni = text(r.index()?)?;
+            flow_log = match r.int()? {
+                0 => NONE,
+                index => text(u32::try_from(index - 1).ok()?)?,
+            };
+        }
+        let wide = flags & V6 != 0;
+        if flags & SERVER != 0 {
+            server = r.ip(wide)?;
+        }
+        let client = r.ip(wide)?;
+        let server_port = u16::from_le_bytes(r.array()?);
+        let settled = flags & SETTLED != 0;
+        let client_port = if settled { 0 } else { u16::from_le_bytes(r.array()?) };
+        let protocol = r.byte()?;
+        let packet_addrs = if flags & PACKET_ADDRS != 0 { Some((r.ip(true)?, r.ip(true)?)) } else { None };
+        let mut traffic = || -> Option<Traffic> {
+            let flows = r.index()?;
+            if flows == 0 {
+                return Some(Traffic::default());
+            }
+            Some(Traffic { flows, flags: r.byte()?, packets: r.int()?, bytes: r.int()? })
+        };
+        let (ahead, back) = (traffic()?, traffic()?);
+        let first = u32::from_le_bytes(r.array()?);
+        let last = u64::from(first) + r.int()?;
+        let mut seen = SmallVec::new();
+        for _ in 0..r.byte()?.min(3) {
+            seen.push((*unit_at.get(r.index()? as usize)?, r.index()?));
+        }
+        conversations.push(Conversation {
+            eni,
+            flow_log,
+            rejected: flags & REJECTED != 0,
+            protocol,
+            settled,
+            client,
+            server,
+            client_port,
+            server_port,
+            packet_addrs,
+            ahead,
+            back,
+            first: EventTime(i64::from(first)),
+            last: EventTime(i64::try_from(last).ok()?),
+            ours_client: flags & OURS_CLIENT != 0,
+            ours_server: flags & OURS_SERVER != 0,
+            new_flows: if new { ahead.flows.saturating_add(back.flows) } else { 0 },
+            seen,
+        });
+    }
+    let count = r.count()?;
+    let mut calls: Vec<ApiRow> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let id = u128::from_le_bytes(r.array()?);
+        let time = EventTime(i64::from_le_bytes(r.array()?));
+        let marks = u16::from_le_bytes(r.array()?) & !call_marks::NEW | if new { call_marks::NEW } else { 0 };
+        let mut row = ApiRow { id, time, marks, ..ApiRow::default() };
+        for index in row.texts_mut() {
+            *index = match r.int()? {
+                0 => NONE,
+                local => text(u32::try_from(local - 1).ok()?)?,
+            };
+        }
+        row.unit = *unit_at.get(r.index()? as usize)?;
+        row.position = r.int()?;
+        calls.push(row);
+    }
+    if r.at != r.bytes.len() {
+        return None;
+    }
+    Some(AccountHour { account: block.account.to_owned(), hour: block.hour, eni_region, strings, units, conversations, calls })
+}

@@ -1,0 +1,115 @@
+//! Merging: the blocks of one account and hour into the account-hour that is judged.
+//!
+//! Law: any split of the records over units, any order of the blocks and any grouping of merges give an equal
+//! [`AccountHour`]; a call counts once however often it was delivered.
+
+use crate::block::{BlockError, BlockView, decode};
+use crate::hour::{AccountHour, ApiRow, NONE, UnitRef, call_marks};
+
+/// How many calls of the merged blocks were new to the hour, and how many were repeats; of blocks marked new.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallCounts {
+    /// New calls admitted once.
+    pub admitted: u64,
+    /// New calls that repeat another one.
+    pub repeats: u64,
+}
+
+/// Merges the blocks of one account and hour.
+///
+/// # Errors
+/// When a stored block does not decode.
+pub fn merge(blocks: &[BlockView<'_>]) -> Result<(AccountHour, CallCounts), BlockError> {
+    let mut hours: Vec<AccountHour> = blocks.iter().map(|block| decode(*block)).collect::<Result<_, _>>()?;
+    let mut merged = match hours.len() {
+        0 => AccountHour::default(),
+        1 => hours.remove(0),
+        _ => join(hours),
+    };
+    let counts = settle_calls(&mut merged);
+    Ok((merged, counts))
+}
+
+/// Puts several decoded hours over one dictionary and adds equal conversations.
+fn join(hours: Vec<AccountHour>) -> AccountHour {
+    let mut strings: Vec<Box<str>> = hours.iter().flat_map(|h| h.strings.iter().cloned()).collect();
+    strings.sort_unstable();
+    strings.dedup();
+    let mut units: Vec<UnitRef> = hours.iter().flat_map(|h| h.units.iter().cloned()).collect();
+    units.sort_unstable();
+    units.dedup();
+    let mut merged = AccountHour {
+        account: hours[0].account.clone(),
+        hour: hours[0].hour,
+        conversations: Vec::with_capacity(hours.iter().map(|h| h.conversations.len()).sum()),
+        calls: Vec::with_capacity(hours.iter().map(|h| h.calls.len()).sum()),
+        ..AccountHour::default()
+    };
+    for hour in hours {
+        let text_at: Vec<u32> = hour.strings.iter().map(|s| strings.binary_search(s).unwrap_or(0) as u32).collect();
+        let unit_at: Vec<u32> = hour.units.iter().map(|u| units.binary_search_by_key(&u.id, |x| x.id).unwrap_or(0) as u32).collect();
+        let text = |index: u32| text_at.get(index as usize).copied().unwrap_or(NONE);
+        merged.eni_region.extend(hour.eni_region.iter().map(|(eni, region)| (text(*eni), text(*region))));
+        for mut conversation in hour.conversations {
+            conversation.eni = text(conversation.eni);
+            conversation.flow_log = text(conversation.flow_log);
+            for seen in &mut conversation.seen {
+                seen.0 = unit_at.get(seen.0 as usize).copied().unwrap_or(0);
+            }
+            merged.conversations.push(conversation);
+        }
+        for mut row in hour.calls {
+            for index in row.texts_mut() {
+                *index = text(*index);
+            }
+            row.unit = unit_at.get(row.unit as usize).copied().unwrap_or(0);
+            merged.calls.push(row);
+        }
+    }
+    merged.strings = strings;
+    merged.units = units;
+    merged.eni_region.sort_unstable();
+    merged.eni_region.dedup();
+    // The blocks are sorted runs, which the standard library's stable sort finds and merges.
+    merged.conversations.sort_by(|a, b| a.order().cmp(&b.order()));
+    merged.conversations.dedup_by(|later, earlier| {
+        let same = later.order() == earlier.order();
+        if same {
+            earlier.add(later);
+        }
+        same
+    });
+    merged
+}
+
+/// One row of each call id, the one from the smallest (unit, position); events that an addendum replaces are gone.
+fn settle_calls(hour: &mut AccountHour) -> CallCounts {
+    // Old rows first among equals: what an earlier call admitted is not new.
+    let newness = |row: &ApiRow| row.marks & call_marks::NEW != 0;
+    hour.calls.sort_by(|a, b| (a.time, a.id, newness(a), a.unit, a.position).cmp(&(b.time, b.id, newness(b), b.unit, b.position)));
+    let mut counts = CallCounts::default();
+    let mut kept: Vec<ApiRow> = Vec::with_capacity(hour.calls.len());
+    for row in hour.calls.drain(..) {
+        match kept.last_mut() {
+            Some(last) if last.id == row.id && last.time == row.time => {
+                counts.repeats += u64::from(newness(&row));
+                // Which of the copies is cited must not depend on which call brought it.
+                if (row.unit, row.position) < (last.unit, last.position) {
+                    (last.unit, last.position) = (row.unit, row.position);
+                }
+            }
+            _ => {
+                counts.admitted += u64::from(newness(&row));
+                kept.push(row);
+            }
+        }
+    }
+    let mut replaced: Vec<u32> = kept.iter().map(|row| row.replaces).filter(|index| *index != NONE).collect();
+    if !replaced.is_empty() {
+        replaced.sort_unstable();
+        // The event's own correction bears the same eventID where AWS sends it so; only rows that correct nothing go.
+        kept.retain(|row| row.replaces != NONE || row.event_id == NONE || replaced.binary_search(&row.event_id).is_err());
+    }
+    hour.calls = kept;
+    counts
+}

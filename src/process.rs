@@ -1,0 +1,39 @@
+//! What the operating system knows of this process. The root crate's only `unsafe`: three calls into libc.
+
+#![allow(unsafe_code)]
+
+/// CPU time and memory so far.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct Usage {
+    /// User and system time of all threads.
+    pub cpu_seconds: f64,
+    /// Largest resident set.
+    pub peak_rss_bytes: u64,
+}
+
+/// Asks `getrusage`.
+#[must_use]
+pub fn usage() -> Usage {
+    // SAFETY: an all-zero `rusage` is a valid value of a struct of integers.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live, writable `rusage`; the call keeps no reference to it.
+    if unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) } != 0 {
+        return Usage::default();
+    }
+    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
+    Usage {
+        cpu_seconds: seconds(usage.ru_utime) + seconds(usage.ru_stime),
+        // Linux counts kibibytes.
+        peak_rss_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+    }
+}
+
+/// Makes a write over the file-size limit (`ulimit -f`) an error that is reported, instead of a signal that kills the
+/// process, and a closed pipe an end, as tools in a pipeline expect.
+pub fn prepare_signals() {
+    // SAFETY: SIG_IGN and SIG_DFL are valid dispositions; no handler of ours runs in signal context.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}
