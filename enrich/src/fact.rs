@@ -6,7 +6,7 @@ use flowtrail_ingest::{ApiCall, EventTime, Hour, Ip};
 use serde::{Deserialize, Serialize};
 
 pub use crate::fact_calls::facts_of_call;
-pub use crate::fact_files::{facts_of_file, looks_like_facts};
+pub use crate::fact_files::facts_of_file;
 
 /// An id or name: shared, because millions of facts speak of few things.
 pub type Word = Arc<str>;
@@ -22,19 +22,6 @@ pub struct Fact {
     pub region: Option<String>,
     /// What was learned.
     pub kind: FactKind,
-}
-
-impl Fact {
-    /// Management events of `account` and `region` were delivered for `hour` (see [`management_hour`]).
-    #[must_use]
-    pub fn management(account: &str, region: &str, hour: Hour) -> Self {
-        Self {
-            at: Some(hour.start()),
-            account: Some(account.to_owned()),
-            region: Some(region.to_owned()),
-            kind: FactKind::ManagementDelivered,
-        }
-    }
 }
 
 /// What a fact says.
@@ -199,7 +186,7 @@ pub struct FunctionState {
 }
 
 /// Account, region and hour that a management event proves delivery for. Failed calls count: they were delivered too.
-/// Callers need one fact an hour ([`Fact::management`]), so they remember what they have and no call costs anything.
+/// Callers need one fact an hour ([`management_fact`]), so they remember what they have and no call costs anything.
 #[must_use]
 pub fn management_hour<'c>(call: &'c ApiCall<'_>) -> Option<(&'c str, &'c str, Hour)> {
     let management = match (call.category.as_deref(), call.management) {
@@ -213,4 +200,10 @@ pub fn management_hour<'c>(call: &'c ApiCall<'_>) -> Option<(&'c str, &'c str, H
     }
     let region = call.region.as_deref().filter(|r| !r.is_empty())?;
     Some((call.account()?, region, call.time.hour()))
+}
+
+/// The fact that management events of `account` and `region` were delivered for `hour` (see [`management_hour`]).
+#[must_use]
+pub fn management_fact(account: &str, region: &str, hour: Hour) -> Fact {
+    Fact { at: Some(hour.start()), account: Some(account.to_owned()), region: Some(region.to_owned()), kind: FactKind::ManagementDelivered }
 }

@@ -26,8 +26,7 @@ const SIGNS: [&str; 6] = [
 
 /// True if text that begins so may be a file of facts: JSON with one of their members near the top. CloudTrail records,
 /// which may name interfaces too, are not.
-#[must_use]
-pub fn looks_like_facts(head: &[u8]) -> bool {
+fn looks_like_facts(head: &[u8]) -> bool {
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
     if !matches!(head.iter().find(|c| !c.is_ascii_whitespace()), Some(b'{' | b'[')) {
         return false;
@@ -49,10 +48,7 @@ pub fn facts_of_file(bytes: &[u8], key: &str, dated: Option<EventTime>) -> Resul
     while let Some(document) = documents.next() {
         match document {
             Ok(document) => reader.document(&document),
-            Err(error) if reader.facts.is_empty() && !looks_like_facts(bytes) => {
-                let _ = error;
-                return Ok(Vec::new());
-            }
+            Err(_) if reader.facts.is_empty() && !looks_like_facts(bytes) => return Ok(Vec::new()),
             Err(error) => return Err(format!("not readable as JSON: {error}")),
         }
     }
