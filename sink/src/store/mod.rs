@@ -25,7 +25,9 @@ pub enum StoreError {
         at: String,
     },
     /// A file-size limit was reached (`ulimit -f`, EFBIG).
-    #[error("{at} is larger than the largest file allowed here: raise the file-size limit (ulimit -f) and start again, nothing half-written is visible")]
+    #[error(
+        "{at} is larger than the largest file allowed here: raise the file-size limit (ulimit -f) and start again, nothing half-written is visible"
+    )]
     TooLarge {
         /// Key and store.
         at: String,
@@ -215,7 +217,16 @@ mod tests {
 
     #[test]
     fn keys_stay_inside() {
-        for (key, good) in [("a/b.seg", true), (".staging/a", true), ("", false), ("/a", false), ("a/../b", false), ("a//b", false), ("a/.", false), ("a\0b", false)] {
+        for (key, good) in [
+            ("a/b.seg", true),
+            (".staging/a", true),
+            ("", false),
+            ("/a", false),
+            ("a/../b", false),
+            ("a//b", false),
+            ("a/.", false),
+            ("a\0b", false),
+        ] {
             assert_eq!(check_key(key).is_ok(), good, "{key:?}");
         }
     }

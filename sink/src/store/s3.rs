@@ -58,7 +58,12 @@ impl S3Store {
     }
 
     /// Runs a request to its end. Through a channel, so that it also works on a thread that belongs to another runtime.
-    fn wait<T: Send + 'static>(&self, doing: &'static str, key: &str, work: impl Future<Output = Result<T, StoreError>> + Send + 'static) -> Result<T, StoreError> {
+    fn wait<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        key: &str,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         self.runtime.spawn(async move {
             let _ = sender.send(work.await);
@@ -113,7 +118,9 @@ impl S3Store {
                     Ok(_) => Ok(()),
                     Err(e) if status(&e) == Some(404) => Err(StoreError::Missing {
                         at,
-                        hint: format!(", nor does {source_at}, which it was to be published from: it was removed by hand or by another owner"),
+                        hint: format!(
+                            ", nor does {source_at}, which it was to be published from: it was removed by hand or by another owner"
+                        ),
                     }),
                     Err(e) => Err(error("publishing", at, &e)),
                 },
@@ -138,7 +145,9 @@ impl S3Store {
             Ok(match request.send().await {
                 Ok(_) => Conditional::Created,
                 Err(e) if status(&e) == Some(412) => Conditional::Taken,
-                Err(e) if matches!(status(&e), Some(s) if (400..500).contains(&s) && !matches!(s, 408 | 409 | 429)) => return Err(error("writing", at, &e)),
+                Err(e) if matches!(status(&e), Some(s) if (400..500).contains(&s) && !matches!(s, 408 | 409 | 429)) => {
+                    return Err(error("writing", at, &e));
+                }
                 Err(e) => Conditional::Unknown(error("writing", at, &e)),
             })
         })
@@ -266,10 +275,13 @@ impl Store for S3Store {
                 let refused = answer.errors.unwrap_or_default().into_iter().find(|e| e.code.as_deref() != Some("NoSuchKey"));
                 match refused {
                     None => Ok(()),
-                    Some(e) if e.code.as_deref() == Some("AccessDenied") => {
-                        Err(StoreError::Denied { at: e.key.unwrap_or(at), why: "s3:DeleteObject was refused: allow it to this role".to_owned() })
+                    Some(e) if e.code.as_deref() == Some("AccessDenied") => Err(StoreError::Denied {
+                        at: e.key.unwrap_or(at),
+                        why: "s3:DeleteObject was refused: allow it to this role".to_owned(),
+                    }),
+                    Some(e) => {
+                        Err(StoreError::Other { doing: "removing", at: e.key.unwrap_or(at), why: e.message.or(e.code).unwrap_or_default() })
                     }
-                    Some(e) => Err(StoreError::Other { doing: "removing", at: e.key.unwrap_or(at), why: e.message.or(e.code).unwrap_or_default() }),
                 }
             })?;
         }
@@ -282,8 +294,9 @@ impl Store for S3Store {
 }
 
 async fn client(options: &StoreOptions) -> Option<Client> {
-    let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .timeout_config(TimeoutConfig::builder().connect_timeout(Duration::from_secs(5)).operation_attempt_timeout(Duration::from_secs(120)).build());
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).timeout_config(
+        TimeoutConfig::builder().connect_timeout(Duration::from_secs(5)).operation_attempt_timeout(Duration::from_secs(120)).build(),
+    );
     if let Some(region) = &options.region {
         loader = loader.region(Region::new(region.clone()));
     }
@@ -322,13 +335,16 @@ where
 {
     let (status, code) = (status(error), code(error));
     match (status, code) {
-        (_, Some("NoSuchBucket")) => StoreError::Missing { at, hint: ": there is no such bucket, create it or correct the location".to_owned() },
+        (_, Some("NoSuchBucket")) => {
+            StoreError::Missing { at, hint: ": there is no such bucket, create it or correct the location".to_owned() }
+        }
         (_, Some(code @ ("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken" | "InvalidClientTokenId"))) => {
             StoreError::Denied { at, why: format!("the credentials were not accepted ({code}): check the keys, profile or role in use") }
         }
-        (Some(401 | 403), code) => {
-            StoreError::Denied { at, why: format!("{doing} was refused ({}): `flowtrail check` prints the policy it needs", code.unwrap_or("403")) }
-        }
+        (Some(401 | 403), code) => StoreError::Denied {
+            at,
+            why: format!("{doing} was refused ({}): `flowtrail check` prints the policy it needs", code.unwrap_or("403")),
+        },
         (Some(301), _) | (_, Some("PermanentRedirect" | "AuthorizationHeaderMalformed")) => {
             StoreError::Other { doing, at, why: "the bucket is in another region: set [aws] region".to_owned() }
         }
