@@ -275,7 +275,7 @@ fn describe(world: &World, attack: &mut Attack, rng: &mut Rng) -> bool {
             attack.strength = attack.count as f64 / 8.0;
         }
         Kind::C2 => {
-            attack.address = internet::LISTED + 20 + (attack.number as u32 % 200);
+            attack.address = internet::LISTED + 20 + rng.below(200) as u32;
             attack.subject = dotted(attack.address);
             attack.count = 3 + rng.below(6);
         }

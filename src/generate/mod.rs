@@ -32,7 +32,7 @@ use serde_json::json;
 use attacks::{Attack, Kind};
 use history::History;
 use maker::Maker;
-use world::{STILL, World};
+use world::World;
 
 const HOUR: i64 = 3600;
 
@@ -168,7 +168,8 @@ fn truth(world: &World, history: &History, attacks: &[Attack], did: &BTreeSet<(u
             let eni = &world.enis[holding.eni];
             json!({
                 "eni": eni.id, "ip": flow::dotted(eni.ip), "from": time(holding.from),
-                "to": (holding.to < STILL).then(|| time(holding.to)),
+                // What is still held is held as far as the logs go; nothing is known of later.
+                "to": time(holding.to.min(world.end)),
                 "could": arns(&mut holding.could.iter().copied()),
                 "did": arns(&mut did.range((index, 0)..(index + 1, 0)).map(|&(_, f)| f)),
             })
