@@ -297,11 +297,8 @@ impl Account {
     /// True if the functions of the interface's pair are completely known over `[from, to)`: by lists and management
     /// events, else by lists before and after that agree.
     fn proven(&self, history: &InterfaceHistory, members: &[&Member], from: i64, to: i64) -> bool {
-        let region = if history.region.is_empty() {
-            members.first().and_then(|m| region_of(&m.function)).unwrap_or("")
-        } else {
-            &*history.region
-        };
+        let region =
+            if history.region.is_empty() { members.first().and_then(|m| region_of(&m.function)).unwrap_or("") } else { &*history.region };
         let Some(region) = self.regions.get(region) else { return false };
         region.proven().gaps(from, to).into_iter().all(|(from, to)| {
             region.lists_around(from, to).is_some_and(|(before, after)| {

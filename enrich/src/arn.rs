@@ -85,11 +85,7 @@ mod tests {
             (full, Some(full), None),
             ("arn:aws:lambda:eu-west-1:111122223333:function:orders:$LATEST", Some(full), None),
             ("arn:aws:lambda:eu-west-1:111122223333:function:orders:live", Some(full), Some("live")),
-            (
-                "arn:aws-cn:lambda:cn-north-1:444455556666:function:x",
-                Some("arn:aws-cn:lambda:cn-north-1:444455556666:function:x"),
-                None,
-            ),
+            ("arn:aws-cn:lambda:cn-north-1:444455556666:function:x", Some("arn:aws-cn:lambda:cn-north-1:444455556666:function:x"), None),
             ("arn:aws:iam::111122223333:role/x", None, None),
             ("", None, None),
         ] {

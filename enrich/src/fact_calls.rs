@@ -141,7 +141,9 @@ fn ec2(call: &ApiCall<'_>) -> Vec<Fact> {
             eni.map(|eni| FactKind::InterfaceDeleted { eni }).into_iter().collect()
         },
         "ModifyNetworkInterfaceAttribute" => |_, request, _| groups_changed(request).into_iter().collect(),
-        "AssignPrivateIpAddresses" | "AssignIpv6Addresses" => |_, request, response| addresses(request, response, true).into_iter().collect(),
+        "AssignPrivateIpAddresses" | "AssignIpv6Addresses" => {
+            |_, request, response| addresses(request, response, true).into_iter().collect()
+        }
         "UnassignPrivateIpAddresses" | "UnassignIpv6Addresses" => {
             |_, request, response| addresses(request, response, false).into_iter().collect()
         }
@@ -180,7 +182,8 @@ fn addresses(request: Option<&Value>, response: Option<&Value>, added: bool) -> 
     for side in [request, response].into_iter().flatten() {
         // The answer's members sit in an element of the call's name in some versions.
         let inner = get(side, "AssignPrivateIpAddressesResponse").or_else(|| get(side, "AssignIpv6AddressesResponse")).unwrap_or(side);
-        for set in ["PrivateIpAddressesSet", "AssignedPrivateIpAddressesSet", "AssignedIpv6Addresses", "Ipv6Addresses", "Ipv6AddressesSet"] {
+        for set in ["PrivateIpAddressesSet", "AssignedPrivateIpAddressesSet", "AssignedIpv6Addresses", "Ipv6Addresses", "Ipv6AddressesSet"]
+        {
             for item in list(get(inner, set)).unwrap_or_default() {
                 let ip = address(item, "PrivateIpAddress")
                     .or_else(|| address(item, "Ipv6Address"))

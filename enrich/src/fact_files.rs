@@ -15,8 +15,14 @@ use crate::fact::{Fact, FactKind, Interface, Word};
 use crate::shape::{function, get, interface, interface_region, text, time};
 
 /// Members that only files of facts have at the top, in their first kilobytes.
-const SIGNS: [&str; 6] =
-    ["\"NetworkInterfaces\"", "\"Functions\"", "\"flowtrail_snapshot\"", "\"configurationItems\"", "\"NetworkInterfaceId\"", "\"FunctionArn\""];
+const SIGNS: [&str; 6] = [
+    "\"NetworkInterfaces\"",
+    "\"Functions\"",
+    "\"flowtrail_snapshot\"",
+    "\"configurationItems\"",
+    "\"NetworkInterfaceId\"",
+    "\"FunctionArn\"",
+];
 
 /// True if text that begins so may be a file of facts: JSON with one of their members near the top. CloudTrail records,
 /// which may name interfaces too, are not.
@@ -165,7 +171,8 @@ impl Reader {
 
     fn config_item(&mut self, item: &Value) {
         let Some(at) = get(item, "ConfigurationItemCaptureTime").and_then(time).or(self.dated) else { return };
-        let account = text(item, "AwsAccountId").or_else(|| text(item, "AccountId")).map(|a| a.to_string()).or_else(|| self.key.account.clone());
+        let account =
+            text(item, "AwsAccountId").or_else(|| text(item, "AccountId")).map(|a| a.to_string()).or_else(|| self.key.account.clone());
         let region = text(item, "AwsRegion").map(|r| r.to_string()).or_else(|| self.key.region.clone());
         let status = text(item, "ConfigurationItemStatus");
         let gone = status.as_deref().is_some_and(|s| s.starts_with("ResourceDeleted"));
@@ -178,7 +185,9 @@ impl Reader {
         let configuration = unpacked.as_ref().or(inner);
         let kind = match text(item, "ResourceType").as_deref() {
             Some("AWS::EC2::NetworkInterface") => {
-                let Some(eni) = text(item, "ResourceId").or_else(|| configuration.and_then(|c| text(c, "NetworkInterfaceId"))) else { return };
+                let Some(eni) = text(item, "ResourceId").or_else(|| configuration.and_then(|c| text(c, "NetworkInterfaceId"))) else {
+                    return;
+                };
                 if gone {
                     FactKind::InterfaceDeleted { eni }
                 } else {

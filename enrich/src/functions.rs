@@ -82,6 +82,8 @@ struct Walk<'l> {
     /// Last change that left the configuration alone, while nothing else was known.
     unchanged: Option<i64>,
     versions: BTreeMap<Word, Version>,
+    /// Lists that showed it as it was later.
+    early: Vec<i64>,
     /// Times of complete lists of its region, sorted, and whether each held published versions.
     lists: &'l [(i64, bool)],
 }
@@ -90,11 +92,11 @@ struct Walk<'l> {
 /// the complete lists of its region, sorted by time.
 pub(crate) fn history(said: &mut Vec<(i64, Said)>, undated: &[VpcConfig], lists: &[(i64, bool)]) -> FunctionHistory {
     // A list is read after the moment it is dated with: what it shows as modified later is true from then on.
-    let mut facts: Vec<(i64, i64, Said)> = said
+    let mut facts: Vec<(i64, Said, i64)> = said
         .drain(..)
         .map(|(at, what)| match &what {
-            Said::Seen { version: None, modified: Some(m), .. } if *m > at && *m <= at.saturating_add(3600) => (*m, at, what),
-            _ => (at, at, what),
+            Said::Seen { version: None, modified: Some(m), .. } if *m > at && *m <= at.saturating_add(3600) => (*m, what, at),
+            _ => (at, what, at),
         })
         .collect();
     facts.sort();
@@ -105,21 +107,24 @@ pub(crate) fn history(said: &mut Vec<(i64, Said)>, undated: &[VpcConfig], lists:
         last: i64::MIN,
         unchanged: None,
         versions: BTreeMap::new(),
+        early: facts.iter().filter(|(at, _, seen_at)| at != seen_at).map(|(_, _, seen_at)| *seen_at).collect(),
         lists,
     };
-    let first = facts.iter().find(|(_, _, s)| !matches!(s, Said::Seen { version: Some(_), .. })).map(|(_, seen, _)| *seen);
+    let first = facts.iter().find(|(_, s, _)| !matches!(s, Said::Seen { version: Some(_), .. })).map(|(_, _, seen)| *seen);
     let absent_at = match first {
         Some(first) => lists.partition_point(|(l, _)| *l < first).checked_sub(1).and_then(|i| lists.get(i)),
         None => lists.first(),
     };
-    if first.is_some() && let Some((since, _)) = absent_at {
+    if first.is_some()
+        && let Some((since, _)) = absent_at
+    {
         walk.state = State::Gone { since: *since };
     }
     for config in undated {
         let to = absent_at.map(|(l, _)| *l).or(first).unwrap_or(i64::MAX);
         walk.spell(config.clone(), i64::MIN, to, Why::Undated);
     }
-    for (at, seen_at, what) in facts {
+    for (at, what, seen_at) in facts {
         if let Said::Seen { version: Some(version), vpc, modified } = what {
             walk.version_seen(version, vpc, modified.filter(|m| *m <= at).unwrap_or(at), at);
             continue;
@@ -157,7 +162,7 @@ impl Walk<'_> {
             return None;
         }
         let next = self.lists.partition_point(|(l, _)| *l <= self.last.saturating_add(LISTING_LAG));
-        self.lists.get(next).map(|(l, _)| *l).filter(|l| *l < before)
+        self.lists[next..].iter().map(|(l, _)| *l).find(|l| !self.early.contains(l)).filter(|l| *l < before)
     }
 
     /// A complete list did not show it: it went between the last sign of life and the list.

@@ -226,10 +226,8 @@ mod tests {
             let mut interface = eni(&description, kind);
             interface.requester = Some(requester.into());
             let got = lambda_mark(&interface);
-            let expected = expected.map(|(described, legacy)| LambdaMark {
-                described: described.map(str::to_owned),
-                legacy: legacy.map(str::to_owned),
-            });
+            let expected = expected
+                .map(|(described, legacy)| LambdaMark { described: described.map(str::to_owned), legacy: legacy.map(str::to_owned) });
             assert_eq!(got, expected, "{description}");
         }
     }
@@ -252,8 +250,20 @@ mod tests {
                 "container tasks sg-1,sg-2",
             ),
             ("aws-K8S-i-0abc", "interface", "eks:eu-west-1/vpc-1/sg-1,sg-2", "aws-K8S-i-0abc", "Kubernetes pods sg-1,sg-2"),
-            ("Route 53 Resolver: rni-1:rslvr-in-2", "interface", "route53_resolver:rni-1:rslvr-in-2", "rni-1:rslvr-in-2", "DNS resolver rni-1:rslvr-in-2"),
-            ("Created for the Amazon FSx file system", "interface", "fsx:eni-1", "Created for the Amazon FSx file system", "file system eni-1"),
+            (
+                "Route 53 Resolver: rni-1:rslvr-in-2",
+                "interface",
+                "route53_resolver:rni-1:rslvr-in-2",
+                "rni-1:rslvr-in-2",
+                "DNS resolver rni-1:rslvr-in-2",
+            ),
+            (
+                "Created for the Amazon FSx file system",
+                "interface",
+                "fsx:eni-1",
+                "Created for the Amazon FSx file system",
+                "file system eni-1",
+            ),
             ("", "quicksight", "quicksight:eni-1", "eni-1", "interface eni-1"),
         ] {
             let got = holder(&eni(description, kind), "eu-west-1");

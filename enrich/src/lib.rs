@@ -7,22 +7,22 @@
 //! functions are completely known, `holder` reads the marks of interfaces that are not Lambda's, `peers` finds the
 //! holder of an address.
 
-pub mod names;
+mod account;
+mod arn;
+pub mod book;
 pub mod fact;
 mod fact_calls;
 mod fact_files;
-mod shape;
-mod arn;
-mod holder;
-mod spans;
-mod proof;
 mod functions;
+mod holder;
 mod interfaces;
-mod account;
+pub mod names;
 mod peers;
+mod proof;
 mod rows;
+mod shape;
+mod spans;
 pub mod timeline;
-pub mod book;
 
 pub use book::{AddressBook, ListHit};
 pub use fact::{Fact, FactKind, facts_of_call, facts_of_file, looks_like_facts, management_hour};

@@ -36,8 +36,11 @@ impl Region {
         let hour = |h: &i32| i64::from(*h) * 3600;
         self.covered = Spans::union(self.hours.iter().map(|h| (hour(h), hour(h) + 3600 + QUIET)).collect());
         let forward = self.function_lists.iter().map(|(list, _)| (*list, self.carried_to(*list))).collect();
-        let backward =
-            self.function_lists.iter().map(|(list, _)| (self.carried_from(*list).max(self.unknown_before), list.saturating_add(1))).collect();
+        let backward = self
+            .function_lists
+            .iter()
+            .map(|(list, _)| (self.carried_from(*list).max(self.unknown_before), list.saturating_add(1)))
+            .collect();
         let both = [Spans::union(forward), Spans::union(backward)].iter().flat_map(Spans::iter).collect();
         self.proven = Spans::union(both).without(&self.unknown);
     }

@@ -73,9 +73,7 @@ fn bounds(history: &InterfaceHistory) -> (Option<i64>, Option<i64>) {
 
 fn doubt(history: &InterfaceHistory, at: i64) -> Option<String> {
     match (history.end, history.created, history.absent_before, history.heard) {
-        (End::Between(last, list), ..) if at > last => {
-            Some(format!("last seen {}, gone by {}", EventTime(last), EventTime(list)))
-        }
+        (End::Between(last, list), ..) if at > last => Some(format!("last seen {}, gone by {}", EventTime(last), EventTime(list))),
         (_, None, Some(list), Some((first, _))) if at < first => {
             Some(format!("not there at {}, first seen {}", EventTime(list), EventTime(first)))
         }

@@ -6,7 +6,7 @@
 use flowtrail_ingest::{EventTime, Ip, escaped};
 use serde_json::Value;
 
-use crate::fact::{FunctionState, Interface, VpcConfig, VpcChange, Word};
+use crate::fact::{FunctionState, Interface, VpcChange, VpcConfig, Word};
 
 /// A member by its API name or with a small first letter.
 pub(crate) fn get<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {

@@ -108,7 +108,8 @@ impl Timelines {
         let homeless = Word::from("");
         let loose = std::mem::take(&mut self.loose);
         let everybody = touched.loose;
-        let names: Vec<Word> = self.accounts.keys().filter(|a| **a != homeless && (everybody || touched.accounts.contains(*a))).cloned().collect();
+        let names: Vec<Word> =
+            self.accounts.keys().filter(|a| **a != homeless && (everybody || touched.accounts.contains(*a))).cloned().collect();
         for name in names {
             let Some(known) = self.accounts.get_mut(&name) else { continue };
             // First by its own facts, then with those facts without an account that turn out to be of its interfaces.
@@ -120,9 +121,9 @@ impl Timelines {
         }
         if !loose.is_empty() {
             let accounts = &self.accounts;
-            let rest = loose.iter().filter(|(eni, facts)| {
-                !accounts.iter().any(|(name, known)| **name != *homeless && is_of(&known.account, eni, facts))
-            });
+            let rest = loose
+                .iter()
+                .filter(|(eni, facts)| !accounts.iter().any(|(name, known)| **name != *homeless && is_of(&known.account, eni, facts)));
             let account = Account::build(&homeless, rest.flat_map(|(_, facts)| facts), &BTreeMap::new());
             self.accounts.entry(homeless).or_default().account = account;
         }
@@ -208,7 +209,9 @@ impl Timelines {
 
 fn is_of(account: &Account, eni: &Word, facts: &BTreeSet<Kept>) -> bool {
     let in_subnet = |fact: &Kept| match &fact.kind {
-        FactKind::InterfaceSeen(shown) | FactKind::InterfaceCreated(shown) => shown.subnet.as_ref().is_some_and(|s| account.knows_subnet(s)),
+        FactKind::InterfaceSeen(shown) | FactKind::InterfaceCreated(shown) => {
+            shown.subnet.as_ref().is_some_and(|s| account.knows_subnet(s))
+        }
         _ => false,
     };
     account.interfaces.contains_key(eni) || facts.iter().any(in_subnet)
