@@ -333,7 +333,7 @@ impl Reader {
                 report.record.ended = Ended::Salvaged;
                 report.record.reason = format!("{error}; what came before is counted");
             }
-            Some(flow::parquet::FlowError::NotAFlowLog(what)) => {
+            Some(flow::parquet::FlowError::NotFlowLog(what)) => {
                 report.unrecognised = true;
                 report.ignore(&format!("Parquet, but no flow log: {what}"));
             }

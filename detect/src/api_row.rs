@@ -20,6 +20,7 @@ pub fn api_row(call: &ApiCall<'_>, id: u128, intern: &mut dyn FnMut(&str) -> u32
         time: call.time,
         id,
         event_id: optional(call.event_id.as_deref()),
+        replaces: optional(call.replaces.as_deref()),
         principal: optional(principal_of(call).as_deref()),
         function: optional(function),
         service: optional(Some(call.service())),

@@ -199,7 +199,7 @@ impl Fleet {
 /// The fleet's tables as of one day.
 pub struct FleetView<'a> {
     fleet: &'a Fleet,
-    pending: smallvec::SmallVec<[(Day, &'a FleetDelta); 2]>,
+    pending: Vec<(Day, &'a FleetDelta)>,
 }
 
 impl FleetView<'_> {

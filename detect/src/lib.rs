@@ -4,6 +4,11 @@
 //! [`window`] (the entities' hours), [`profile`] (what is known of them), [`detectors`] (the questions).
 
 pub mod hour;
+pub mod ports;
+mod prefetch;
+pub mod block;
+pub mod sum;
+pub mod merge;
 pub mod api_row;
 pub mod escalation;
 pub mod finding;
@@ -21,9 +26,13 @@ pub mod suppression;
 pub mod text;
 
 pub use api_row::api_row;
+pub use block::{Block, BlockError, BlockView};
 pub use entity::{EntityId, EntityKind};
 pub use finding::{EvidenceRef, Finding, Observation, ProfileRow, Severity, Term};
 pub use hour::{AccountHour, ApiRow, Conversation, Traffic, UnitRef};
 pub use judge::{AccountProfiles, Facts, Fleet, FleetDelta, JudgeConfig, Learning, Suppression, Verdict};
 pub use incident::Incidents;
+pub use judge::{judge, judge_window, learn, learn_window};
+pub use merge::{CallCounts, merge};
+pub use sum::{FlowCounts, Summer, UnitContext};
 pub use window::Window;

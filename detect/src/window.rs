@@ -384,7 +384,7 @@ impl<'a> NetworkHour<'a> {
         let mut places: Vec<(EventTime, u32, u64)> = Vec::new();
         for contact in contacts {
             let c = self.conversation(*contact);
-            places.extend(c.seen.iter().map(|(unit, line)| (c.first, *unit, *line)));
+            places.extend(c.seen.iter().map(|(unit, line)| (c.first, *unit, u64::from(*line))));
             if places.len() > 4096 {
                 places.sort_unstable();
                 places.truncate(10);

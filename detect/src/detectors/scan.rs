@@ -158,7 +158,7 @@ impl Detector for Scan {
 
     fn learn(&self, profile: &mut NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>, _delta: &mut FleetDelta) {
         let tally = tally(look, context.outage);
-        let alarm = !self.scanning(profile, look, context).is_empty();
+        let alarm = self.scanning(profile, look, context).is_some();
         let scan = &mut profile.scan;
         let oldest = context.hour.0.saturating_sub(PAIRS_HOURS - 1);
         scan.hours.retain(|h| h.0.0 >= oldest);
