@@ -14,8 +14,7 @@ use crate::harness::{Chance, LIMIT, Outcome, flowtrail, number, replay};
 
 /// Records in a good file.
 const GOOD: u64 = 99;
-const HEADER: &str =
-    "version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status";
+const HEADER: &str = "version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status";
 
 fn line(last_octet: u64) -> String {
     format!("2 111122223333 eni-0a 10.0.0.5 203.0.113.{last_octet} 40{last_octet:03} 443 6 10 1000 1700000000 1700000060 ACCEPT OK\n")
@@ -362,7 +361,14 @@ fn a_file_that_may_not_be_read_is_said() {
     let binary = folder.path("flowtrail");
     fs::copy(env!("CARGO_BIN_EXE_flowtrail"), &binary).unwrap();
     fs::create_dir(folder.path("home")).unwrap();
-    for (path, mode) in [(folder.path(""), 0o755), (folder.path("in"), 0o755), (folder.path("in/good.log"), 0o644), (denied, 0o000), (folder.path("home"), 0o777), (binary.clone(), 0o755)] {
+    for (path, mode) in [
+        (folder.path(""), 0o755),
+        (folder.path("in"), 0o755),
+        (folder.path("in/good.log"), 0o644),
+        (denied, 0o000),
+        (folder.path("home"), 0o777),
+        (binary.clone(), 0o755),
+    ] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
     let mut command = std::process::Command::new(&binary);
@@ -403,7 +409,11 @@ fn the_same_object_with_other_content_is_quarantined() {
     folder.write(&format!("in/b/{key}"), format!("{}{}", good(), line(200)).as_bytes());
     let outcome = replay(&[folder.path("in")], &folder.path("out"), &NO);
     let summary = outcome.summary();
-    assert_eq!((outcome.code, number(&summary, &["units", "applied"]), number(&summary, &["units", "quarantined"])), (Some(1), 1, 1), "{summary}");
+    assert_eq!(
+        (outcome.code, number(&summary, &["units", "applied"]), number(&summary, &["units", "quarantined"])),
+        (Some(1), 1, 1),
+        "{summary}"
+    );
 }
 
 #[test]

@@ -7,8 +7,7 @@ use crate::harness::proxy::Proxy;
 use crate::harness::services::{Kafka, S3};
 use crate::harness::{Outcome, flowtrail, number};
 
-const HEADER: &str =
-    "version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status";
+const HEADER: &str = "version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status";
 /// Retries with back-off have ended by then.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -30,7 +29,14 @@ fn folder() -> tempfile::TempDir {
 fn replay(s3: &S3, endpoint: &str, bucket: &str, folder: &tempfile::TempDir) -> Outcome {
     let config = file(folder, "flowtrail.toml", &format!("[aws]\nregion = \"us-east-1\"\nendpoint_url = {endpoint:?}\n"));
     let mut command = flowtrail();
-    command.arg("replay").arg(format!("s3://{bucket}/")).arg("--out").arg(folder.path().join("out")).arg("--json").arg("--config").arg(config);
+    command
+        .arg("replay")
+        .arg(format!("s3://{bucket}/"))
+        .arg("--out")
+        .arg(folder.path().join("out"))
+        .arg("--json")
+        .arg("--config")
+        .arg(config);
     Outcome::of(command.envs(s3.env()), PATIENCE)
 }
 

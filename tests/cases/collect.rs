@@ -25,7 +25,8 @@ fn snapshots_of_three_accounts_name_flows() {
     let snapshots = folder.path().join("snapshots");
     let mut command = flowtrail();
     command.arg("collect").arg("--out").arg(&snapshots).arg("--config").arg(&config);
-    let collected = Outcome::of(command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test").env("AWS_REGION", "us-east-1"), LIMIT);
+    let collected =
+        Outcome::of(command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test").env("AWS_REGION", "us-east-1"), LIMIT);
     assert_eq!(collected.code, Some(0), "{}", collected.stderr);
 
     // Each interface talks once, right after the snapshot.
@@ -50,7 +51,9 @@ fn snapshots_of_three_accounts_name_flows() {
         let flow = flows.iter().find(|row| row["interface_id"] == eni).unwrap();
         for function in functions {
             let arn = function.as_str().unwrap();
-            let named = known.iter().any(|row| row.get("owner").is_some_and(|owner| owner == arn) || row.get("candidates").is_some_and(|list| list.contains(arn)));
+            let named = known.iter().any(|row| {
+                row.get("owner").is_some_and(|owner| owner == arn) || row.get("candidates").is_some_and(|list| list.contains(arn))
+            });
             assert!(named, "{eni} should name {arn}: {known:?}");
         }
         match functions.as_slice() {
@@ -58,7 +61,9 @@ fn snapshots_of_three_accounts_name_flows() {
                 assert_eq!(flow.get("function_arn").map(String::as_str), only.as_str(), "{flow:?}");
                 assert!(known.iter().all(|row| row["owner_kind"] == "lambda"), "{known:?}");
             }
-            [] => assert!(known.iter().all(|row| row["owner_kind"] != "lambda") && !flow.contains_key("function_arn"), "{known:?} {flow:?}"),
+            [] => {
+                assert!(known.iter().all(|row| row["owner_kind"] != "lambda") && !flow.contains_key("function_arn"), "{known:?} {flow:?}")
+            }
             _ => assert!(known.iter().all(|row| row["attribution"] == "candidates"), "several share it: {known:?}"),
         }
     }
@@ -80,7 +85,8 @@ fn an_account_that_refuses_is_said_and_the_others_are_collected() {
     let snapshots = folder.path().join("snapshots");
     let mut command = flowtrail();
     command.arg("collect").arg("--out").arg(&snapshots).arg("--config").arg(&config);
-    let collected = Outcome::of(command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test").env("AWS_REGION", "us-east-1"), LIMIT);
+    let collected =
+        Outcome::of(command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test").env("AWS_REGION", "us-east-1"), LIMIT);
     assert!(matches!(collected.code, Some(1 | 2)), "{collected:?}");
     assert!(collected.stderr.contains("not-an-accou"), "{}", collected.stderr);
 }

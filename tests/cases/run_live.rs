@@ -72,7 +72,8 @@ impl<'a> Live<'a> {
     fn steps(&self) -> (Vec<Vec<Delivered>>, String) {
         let files = self.organisation.delivered();
         let flow = files.iter().find(|file| file.key.contains("/vpcflowlogs/")).expect("flow logs");
-        let account = flow.key.split('/').find(|part| part.len() == 12 && part.bytes().all(|b| b.is_ascii_digit())).expect("an account").to_owned();
+        let account =
+            flow.key.split('/').find(|part| part.len() == 12 && part.bytes().all(|b| b.is_ascii_digit())).expect("an account").to_owned();
         let first = files.iter().map(|file| file.at).find(|at| *at > 0).unwrap();
         let mut steps: Vec<Vec<Delivered>> = Vec::new();
         for file in files {
@@ -104,7 +105,10 @@ impl<'a> Live<'a> {
 }
 
 /// Findings of a live run as far as the days go whose findings are expected; it may know less of the last day, never more of those before.
-fn until_last_day(out: &Path, expected: &std::collections::BTreeMap<String, crate::harness::tables::Row>) -> std::collections::BTreeMap<String, crate::harness::tables::Row> {
+fn until_last_day(
+    out: &Path,
+    expected: &std::collections::BTreeMap<String, crate::harness::tables::Row>,
+) -> std::collections::BTreeMap<String, crate::harness::tables::Row> {
     let last = expected.values().map(|row| row["window_end"].clone()).max().unwrap_or_default();
     let mut found = findings(out);
     found.retain(|id, row| expected.contains_key(id) || row["window_end"] <= last);
@@ -173,7 +177,14 @@ fn a_running_one_tells_how_it_is() {
         folder.path().join("out")
     );
     std::fs::write(&config, text).unwrap();
-    let mut child = flowtrail().arg("run").arg("--config").arg(&config).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut child = flowtrail()
+        .arg("run")
+        .arg("--config")
+        .arg(&config)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
     let get = |path: &str| -> Option<String> {
         use std::io::{Read as _, Write as _};
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;

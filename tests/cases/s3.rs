@@ -48,7 +48,10 @@ fn a_bucket_gives_the_findings_of_a_folder() {
     assert_eq!((again.code, number(&again.summary(), &["units", "applied"])), (Some(0), 0), "a second pass applies nothing");
     assert_same_findings("a second pass", &organisation.expected, &findings(&tables));
     let told = Outcome::of(
-        flowtrail().args(["explain", organisation.expected.keys().next().unwrap(), "--out", &location]).env("AWS_ENDPOINT_URL", &s3.endpoint).envs(s3.env()),
+        flowtrail()
+            .args(["explain", organisation.expected.keys().next().unwrap(), "--out", &location])
+            .env("AWS_ENDPOINT_URL", &s3.endpoint)
+            .envs(s3.env()),
         LIMIT,
     );
     assert_eq!(told.code, Some(0), "{}", told.stderr);

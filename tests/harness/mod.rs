@@ -105,7 +105,11 @@ pub fn seed(default: u64) -> u64 {
 }
 
 /// The findings that stand after one replay.
-pub fn findings_of_replay<I: AsRef<OsStr>, A: AsRef<OsStr>>(inputs: &[I], out: &Path, more: &[A]) -> std::collections::BTreeMap<String, tables::Row> {
+pub fn findings_of_replay<I: AsRef<OsStr>, A: AsRef<OsStr>>(
+    inputs: &[I],
+    out: &Path,
+    more: &[A],
+) -> std::collections::BTreeMap<String, tables::Row> {
     replay_json(inputs, out, more);
     tables::findings(out)
 }

@@ -41,7 +41,12 @@ impl Proxy {
 }
 
 /// One request a connection: `Connection: close` is not a signed header.
-fn serve(mut client: TcpStream, upstream: &str, refuse: &(dyn Fn(&str, u64) -> Option<Refusal> + Send + Sync), counter: &AtomicU64) -> std::io::Result<()> {
+fn serve(
+    mut client: TcpStream,
+    upstream: &str,
+    refuse: &(dyn Fn(&str, u64) -> Option<Refusal> + Send + Sync),
+    counter: &AtomicU64,
+) -> std::io::Result<()> {
     let mut head = Vec::new();
     let mut byte = [0u8; 1];
     while !head.ends_with(b"\r\n\r\n") {
@@ -53,9 +58,14 @@ fn serve(mut client: TcpStream, upstream: &str, refuse: &(dyn Fn(&str, u64) -> O
     let line = String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned();
     if let Some((status, code)) = refuse(&line, counter.load(Ordering::SeqCst)) {
         counter.fetch_add(1, Ordering::SeqCst);
-        let body = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>said by the test</Message></Error>");
+        let body =
+            format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>said by the test</Message></Error>");
         let body = if line.starts_with("HEAD") { String::new() } else { body };
-        return write!(client, "HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+        return write!(
+            client,
+            "HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
     }
     let mut server = TcpStream::connect(upstream)?;
     server.write_all(&head[..head.len() - 2])?;

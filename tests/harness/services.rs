@@ -20,7 +20,8 @@ fn settings() -> &'static BTreeMap<String, String> {
             let text = String::from_utf8_lossy(&out.stdout).into_owned();
             found.extend(text.lines().filter_map(|line| line.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())));
         }
-        for key in ["KAFKA_BROKERS", "S3_ENDPOINT", "S3_DATA", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "MOTO_ENDPOINT"] {
+        for key in ["KAFKA_BROKERS", "S3_ENDPOINT", "S3_DATA", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "MOTO_ENDPOINT"]
+        {
             if let Ok(value) = std::env::var(key) {
                 found.insert(key.to_owned(), value);
             }
@@ -116,7 +117,8 @@ impl Kafka {
     pub fn topic(&self, name: &str, partitions: i32) -> String {
         let topic = format!("{name}-{}", unique());
         let admin: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
-        let new = NewTopic::new(&topic, partitions, TopicReplication::Fixed(1)).set("max.message.bytes", "4000000").set("retention.ms", "-1");
+        let new =
+            NewTopic::new(&topic, partitions, TopicReplication::Fixed(1)).set("max.message.bytes", "4000000").set("retention.ms", "-1");
         let made = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(
             // Answered only when the topic has a leader, so that nothing has to be tried again.
             admin.create_topics([&new], &AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)))),
