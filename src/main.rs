@@ -38,7 +38,8 @@ fn main() {
         Command::Explain(args) => cli::explain::explain(args),
         Command::Entity(args) => cli::explain::entity(args),
         Command::Check(args) => cli::check::run(args),
-        Command::Run(_) | Command::Collect(_) | Command::Athena(_) | Command::Requeue(_) | Command::Compact(_) => {
+        Command::Athena(args) => cli::athena::run(args),
+        Command::Run(_) | Command::Collect(_) | Command::Requeue(_) | Command::Compact(_) => {
             Err(Failure::Usage("not in this build".to_owned()))
         }
     };

@@ -390,7 +390,7 @@ fn add_call(
     if let Some((account, region, hour)) = flowtrail_enrich::management_hour(call)
         && management.insert((account.to_owned(), region.to_owned(), hour))
     {
-        report.facts.push(Fact::management(account, region, hour));
+        report.facts.push(flowtrail_enrich::management_fact(account, region, hour));
     }
     report.facts.extend(flowtrail_enrich::facts_of_call(call));
 }

@@ -2,6 +2,7 @@
 //! changes findings.
 
 use std::hash::{BuildHasher, Hasher};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use flowtrail_detect::{JudgeConfig, Suppression};
@@ -84,9 +85,36 @@ fn read(path: &std::path::Path, what: &str) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(|e| Failure::Work(format!("cannot read {what} {}: {e}", path.display())))
 }
 
-fn book(_config: &Config, _lists: &[String], _hash: &mut XxHash3_128) -> Result<AddressBook, Failure> {
-    let _ = read;
-    Ok(AddressBook::default())
+/// Names and lists; what they say is part of the hash.
+fn book(config: &Config, lists: &[String], hash: &mut XxHash3_128) -> Result<AddressBook, Failure> {
+    let mut builder = AddressBook::builder();
+    if let Some(path) = &config.enrich.ip_ranges {
+        let bytes = read(path, "AWS's ranges")?;
+        hash.write(&bytes);
+        builder.aws_ranges(&bytes).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))?;
+    }
+    for network in &config.network {
+        hash.write(format!("{}={}\n", network.cidr, network.name).as_bytes());
+        builder.network(&network.cidr, &network.name).map_err(|e| Failure::Usage(e.to_string()))?;
+    }
+    let mut named: Vec<(String, PathBuf, Option<String>)> =
+        config.list.iter().map(|l| (l.name.clone(), l.file.clone(), l.category.clone())).collect();
+    for list in lists {
+        let (name, file) = list
+            .split_once('=')
+            .filter(|(name, file)| !name.is_empty() && !file.is_empty())
+            .ok_or_else(|| Failure::Usage(format!("--list {list:?}: write NAME=FILE, such as c2=lists/c2.csv")))?;
+        named.push((name.to_owned(), PathBuf::from(file), None));
+    }
+    for (name, file, category) in named {
+        let report = builder.list(&name, category.as_deref(), &read(&file, "the list")?);
+        hash.write(format!("{name}={category:?} {}\n", report.version).as_bytes());
+        if report.bad > 0 {
+            let first = report.samples.first().map(|b| format!("; line {}: {}", b.line, b.reason)).unwrap_or_default();
+            eprintln!("list {name}: {} of {} lines are left out{first}", report.bad, report.entries + report.bad);
+        }
+    }
+    Ok(builder.build())
 }
 
 /// A seed for tables in memory: random, and nothing but speed hangs on it.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use flowtrail_ingest::EventTime;
 
+pub mod athena;
 pub mod check;
 pub mod explain;
 pub mod generate;

@@ -123,7 +123,9 @@ pub fn pointers(finding: &Finding) -> String {
             let at = first.event_id.as_ref().map_or_else(|| format!("line {}", first.position), |id| format!("event {id}"));
             let more = finding.evidence.len() - 1;
             let rest = if more > 0 { format!(" and {}", text::count(more as u64, "further record")) } else { String::new() };
-            format!("Records: {} {at}{rest}.", first.key)
+            // Where the object lies differs between copies of the same history; its key from AWSLogs/ on, or its name, does not.
+            let key = first.key.find("AWSLogs/").map_or_else(|| first.key.rsplit('/').next().unwrap_or_default(), |at| &first.key[at..]);
+            format!("Records: {key} {at}{rest}.")
         }
         None => "Records: none could be pointed to.".to_owned(),
     }
