@@ -94,7 +94,10 @@ fn marks_of(call: &ApiCall<'_>) -> u16 {
     set(call_marks::LAMBDA_AGENT, call.user_agent.as_deref().is_some_and(|a| a.contains("exec-env/AWS_Lambda_")));
     set(call_marks::DATA, call.category.as_deref() == Some("Data"));
     set(call_marks::NETWORK_ACTIVITY, call.category.as_deref() == Some("NetworkActivity"));
-    set(call_marks::DRY_RUN, call.error_code.as_deref().is_some_and(|e| matches!(e, "Client.DryRunOperation" | "DryRunOperationException" | "DryRunOperation")));
+    set(
+        call_marks::DRY_RUN,
+        call.error_code.as_deref().is_some_and(|e| matches!(e, "Client.DryRunOperation" | "DryRunOperationException" | "DryRunOperation")),
+    );
     set(call_marks::SERVICE_CALL, is_service_call(call));
     marks
 }
@@ -189,12 +192,20 @@ mod tests {
         let session = |source: &'static str, name: &'static str, session: &'static str| ApiCall {
             event_source: source.into(),
             event_name: name.into(),
-            identity: Identity { kind: Some("AssumedRole".into()), principal_id: Some(format!("AROAX:{session}").into()), ..Identity::default() },
+            identity: Identity {
+                kind: Some("AssumedRole".into()),
+                principal_id: Some(format!("AROAX:{session}").into()),
+                ..Identity::default()
+            },
             ..ApiCall::default()
         };
-        let worker = |agent: &'static str| ApiCall { user_agent: Some(agent.into()), ..session("logs.amazonaws.com", "CreateLogStream", "orders") };
+        let worker =
+            |agent: &'static str| ApiCall { user_agent: Some(agent.into()), ..session("logs.amazonaws.com", "CreateLogStream", "orders") };
         let decrypt = |request: &'static [u8]| ApiCall { request: Some(request), ..session("kms.amazonaws.com", "Decrypt", "orders") };
-        let invoked = ApiCall { identity: Identity { invoked_by: Some("lambda.amazonaws.com".into()), ..Identity::default() }, ..session("kms.amazonaws.com", "CreateGrant", "x") };
+        let invoked = ApiCall {
+            identity: Identity { invoked_by: Some("lambda.amazonaws.com".into()), ..Identity::default() },
+            ..session("kms.amazonaws.com", "CreateGrant", "x")
+        };
         for (call, expected) in [
             (session("ec2.amazonaws.com", "CreateNetworkInterface", "awslambda_12_20260105100000123"), true),
             (session("ec2.amazonaws.com", "CreateNetworkInterface", "014658394185"), true),
@@ -216,8 +227,14 @@ mod tests {
         let identity = |identity| ApiCall { identity, ..ApiCall::default() };
         for (call, expected) in [
             (identity(Identity { arn: Some("arn:aws:iam::1:user/eve".into()), ..Identity::default() }), Some("arn:aws:iam::1:user/eve")),
-            (identity(Identity { arn: Some("arn:aws:sts::1:assumed-role/ci/job-7".into()), ..Identity::default() }), Some("arn:aws:iam::1:role/ci")),
-            (identity(Identity { invoked_by: Some("ec2.amazonaws.com".into()), account: Some("1".into()), ..Identity::default() }), Some("service:ec2.amazonaws.com")),
+            (
+                identity(Identity { arn: Some("arn:aws:sts::1:assumed-role/ci/job-7".into()), ..Identity::default() }),
+                Some("arn:aws:iam::1:role/ci"),
+            ),
+            (
+                identity(Identity { invoked_by: Some("ec2.amazonaws.com".into()), account: Some("1".into()), ..Identity::default() }),
+                Some("service:ec2.amazonaws.com"),
+            ),
             (identity(Identity { account: Some("1".into()), ..Identity::default() }), Some("account:1")),
             (identity(Identity::default()), None),
         ] {

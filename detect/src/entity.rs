@@ -96,7 +96,10 @@ mod tests {
     fn qualifiers_are_cut_off_function_arns_only() {
         for (arn, expected) in [
             ("arn:aws:lambda:eu-west-1:111122223333:function:orders", Some("arn:aws:lambda:eu-west-1:111122223333:function:orders")),
-            ("arn:aws:lambda:eu-west-1:111122223333:function:orders:$LATEST", Some("arn:aws:lambda:eu-west-1:111122223333:function:orders")),
+            (
+                "arn:aws:lambda:eu-west-1:111122223333:function:orders:$LATEST",
+                Some("arn:aws:lambda:eu-west-1:111122223333:function:orders"),
+            ),
             ("arn:aws-cn:lambda:cn-north-1:1:function:a:7", Some("arn:aws-cn:lambda:cn-north-1:1:function:a")),
             ("arn:aws:lambda:eu-west-1:111122223333:layer:x:1", None),
             ("orders", None),

@@ -211,7 +211,11 @@ fn read(kind: StepKind, call: &ApiCall<'_>) -> Step {
             if let Some(source) = of_any(&request, &["sourceArn", "sourceAccount", "eventSourceToken"]) {
                 detail.insert("source".into(), source.into());
             }
-            if kind == StepKind::LayerPermission { of_any(&request, &["layerName", "layerArn"]) } else { function_target(&request, &response, call) }
+            if kind == StepKind::LayerPermission {
+                of_any(&request, &["layerName", "layerArn"])
+            } else {
+                function_target(&request, &response, call)
+            }
         }
         StepKind::FunctionUrl => {
             if let Some(auth) = word(&request, "authType").or_else(|| word(&response, "authType")) {
@@ -225,7 +229,12 @@ fn read(kind: StepKind, call: &ApiCall<'_>) -> Step {
             }
             function_target(&request, &response, call)
         }
-        StepKind::CreateFunction | StepKind::UpdateCode | StepKind::UpdateConfiguration | StepKind::PublishVersion | StepKind::Alias | StepKind::DeleteFunction => {
+        StepKind::CreateFunction
+        | StepKind::UpdateCode
+        | StepKind::UpdateConfiguration
+        | StepKind::PublishVersion
+        | StepKind::Alias
+        | StepKind::DeleteFunction => {
             for (key, name) in [("codeSha256", "code_sha256"), ("version", "version"), ("runtime", "runtime")] {
                 if let Some(text) = word(&response, key) {
                     detail.insert(name.into(), text.into());
@@ -327,11 +336,7 @@ fn admin_policy_name(arn: &str) -> u8 {
         return if matches!(name, "AdministratorAccess" | "IAMFullAccess") { 2 } else { 0 };
     }
     let lower = name.to_ascii_lowercase();
-    if lower == "administratoraccess" {
-        2
-    } else {
-        u8::from(lower.contains("admin"))
-    }
+    if lower == "administratoraccess" { 2 } else { u8::from(lower.contains("admin")) }
 }
 
 /// A policy document as CloudTrail has it: JSON text, in some events percent-encoded.
@@ -378,8 +383,12 @@ fn statements(document: &Value) -> Vec<&Value> {
 fn admin_document(text: &str) -> u8 {
     let Some(document) = document(text) else { return 0 };
     let admin = statements(&document).iter().any(|s| {
-        let all = |key: &str, wanted: &[&str]| s.get(key).map(strings).unwrap_or_default().iter().any(|a| wanted.iter().any(|w| a.eq_ignore_ascii_case(w)));
-        word(s, "Effect") == Some("Allow") && (all("Action", &["*", "*:*", "iam:*"]) || s.get("NotAction").is_some()) && all("Resource", &["*"])
+        let all = |key: &str, wanted: &[&str]| {
+            s.get(key).map(strings).unwrap_or_default().iter().any(|a| wanted.iter().any(|w| a.eq_ignore_ascii_case(w)))
+        };
+        word(s, "Effect") == Some("Allow")
+            && (all("Action", &["*", "*:*", "iam:*"]) || s.get("NotAction").is_some())
+            && all("Resource", &["*"])
     });
     if admin { 2 } else { 0 }
 }
@@ -457,18 +466,81 @@ mod tests {
     #[test]
     fn steps_carry_target_and_detail() {
         for (source, name, request, kind, target, detail) in [
-            ("iam.amazonaws.com", "AttachUserPolicy", r#"{"policyArn":"arn:aws:iam::aws:policy/AdministratorAccess","userName":"eve"}"#, "attach_policy", "eve", r#""admin":2"#),
-            ("iam.amazonaws.com", "AttachRolePolicy", r#"{"policyArn":"arn:aws:iam::aws:policy/ReadOnlyAccess","roleName":"r"}"#, "attach_policy", "r", r#""admin":0"#),
-            ("iam.amazonaws.com", "PutRolePolicy", r#"{"roleName":"r","policyName":"p","policyDocument":"{\"Statement\":{\"Effect\":\"Allow\",\"Action\":[\"*\"],\"Resource\":\"*\"}}"}"#, "put_policy", "r", r#""admin":2"#),
+            (
+                "iam.amazonaws.com",
+                "AttachUserPolicy",
+                r#"{"policyArn":"arn:aws:iam::aws:policy/AdministratorAccess","userName":"eve"}"#,
+                "attach_policy",
+                "eve",
+                r#""admin":2"#,
+            ),
+            (
+                "iam.amazonaws.com",
+                "AttachRolePolicy",
+                r#"{"policyArn":"arn:aws:iam::aws:policy/ReadOnlyAccess","roleName":"r"}"#,
+                "attach_policy",
+                "r",
+                r#""admin":0"#,
+            ),
+            (
+                "iam.amazonaws.com",
+                "PutRolePolicy",
+                r#"{"roleName":"r","policyName":"p","policyDocument":"{\"Statement\":{\"Effect\":\"Allow\",\"Action\":[\"*\"],\"Resource\":\"*\"}}"}"#,
+                "put_policy",
+                "r",
+                r#""admin":2"#,
+            ),
             ("iam.amazonaws.com", "CreateAccessKey", r#"{"userName":"bob"}"#, "access_key", "bob", r#""self":false"#),
             ("iam.amazonaws.com", "CreateAccessKey", r#"{"userName":"alice"}"#, "access_key", "alice", r#""self":true"#),
             ("iam.amazonaws.com", "CreateAccessKey", "{}", "access_key", "alice", r#""self":true"#),
-            ("iam.amazonaws.com", "UpdateAssumeRolePolicy", r#"{"roleName":"r","policyDocument":"%7B%22Statement%22%3A%5B%7B%22Effect%22%3A%22Allow%22%2C%22Principal%22%3A%7B%22AWS%22%3A%22arn%3Aaws%3Aiam%3A%3A999988887777%3Aroot%22%7D%7D%5D%7D"}"#, "update_trust", "r", r#""foreign":["arn:aws:iam::999988887777:root"]"#),
-            ("iam.amazonaws.com", "CreateRole", r#"{"roleName":"r","assumeRolePolicyDocument":"{\"Statement\":[{\"Effect\":\"Allow\",\"Principal\":{\"Service\":\"lambda.amazonaws.com\"}}]}"}"#, "create_role", "r", r#""foreign":[]"#),
-            ("lambda.amazonaws.com", "AddPermission20150331v2", r#"{"functionName":"f:live","principal":"*","action":"lambda:InvokeFunction"}"#, "add_permission", "arn:aws:lambda:eu-west-1:111122223333:function:f", r#""public":true"#),
-            ("lambda.amazonaws.com", "AddPermission20150331v2", r#"{"functionName":"444455556666:function:f","principal":"999988887777"}"#, "add_permission", "arn:aws:lambda:eu-west-1:444455556666:function:f", r#""foreign":true"#),
-            ("lambda.amazonaws.com", "UpdateFunctionConfiguration20150331v2", r#"{"functionName":"f","layers":["arn:aws:lambda:eu-west-1:999988887777:layer:x:1"]}"#, "update_configuration", "arn:aws:lambda:eu-west-1:111122223333:function:f", "foreign_layers"),
-            ("sts.amazonaws.com", "AssumeRole", r#"{"roleSessionName":"s","roleArn": "arn:aws:iam::1:role/r"}"#, "assume_role", "arn:aws:iam::1:role/r", ""),
+            (
+                "iam.amazonaws.com",
+                "UpdateAssumeRolePolicy",
+                r#"{"roleName":"r","policyDocument":"%7B%22Statement%22%3A%5B%7B%22Effect%22%3A%22Allow%22%2C%22Principal%22%3A%7B%22AWS%22%3A%22arn%3Aaws%3Aiam%3A%3A999988887777%3Aroot%22%7D%7D%5D%7D"}"#,
+                "update_trust",
+                "r",
+                r#""foreign":["arn:aws:iam::999988887777:root"]"#,
+            ),
+            (
+                "iam.amazonaws.com",
+                "CreateRole",
+                r#"{"roleName":"r","assumeRolePolicyDocument":"{\"Statement\":[{\"Effect\":\"Allow\",\"Principal\":{\"Service\":\"lambda.amazonaws.com\"}}]}"}"#,
+                "create_role",
+                "r",
+                r#""foreign":[]"#,
+            ),
+            (
+                "lambda.amazonaws.com",
+                "AddPermission20150331v2",
+                r#"{"functionName":"f:live","principal":"*","action":"lambda:InvokeFunction"}"#,
+                "add_permission",
+                "arn:aws:lambda:eu-west-1:111122223333:function:f",
+                r#""public":true"#,
+            ),
+            (
+                "lambda.amazonaws.com",
+                "AddPermission20150331v2",
+                r#"{"functionName":"444455556666:function:f","principal":"999988887777"}"#,
+                "add_permission",
+                "arn:aws:lambda:eu-west-1:444455556666:function:f",
+                r#""foreign":true"#,
+            ),
+            (
+                "lambda.amazonaws.com",
+                "UpdateFunctionConfiguration20150331v2",
+                r#"{"functionName":"f","layers":["arn:aws:lambda:eu-west-1:999988887777:layer:x:1"]}"#,
+                "update_configuration",
+                "arn:aws:lambda:eu-west-1:111122223333:function:f",
+                "foreign_layers",
+            ),
+            (
+                "sts.amazonaws.com",
+                "AssumeRole",
+                r#"{"roleSessionName":"s","roleArn": "arn:aws:iam::1:role/r"}"#,
+                "assume_role",
+                "arn:aws:iam::1:role/r",
+                "",
+            ),
         ] {
             let step = step_of(&call(source, name, request)).unwrap();
             assert_eq!(step.kind.as_str(), kind, "{name}");
@@ -492,6 +564,10 @@ mod tests {
         let step = step_of(&denied).unwrap();
         assert_eq!(step.target.as_deref(), Some("bob"));
         assert!(step.detail.unwrap().contains(r#""self":false"#));
-        assert!(step_of(&call("lambda.amazonaws.com", "UpdateFunctionCode20150331v2", r#"{"functionName":"f","dryRun":true}"#)).unwrap().dry_run);
+        assert!(
+            step_of(&call("lambda.amazonaws.com", "UpdateFunctionCode20150331v2", r#"{"functionName":"f","dryRun":true}"#))
+                .unwrap()
+                .dry_run
+        );
     }
 }

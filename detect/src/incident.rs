@@ -100,7 +100,8 @@ impl Incidents {
 
 /// The strongest hour speaks (ties: the earliest); counters are summed, the span is the whole, evidence the earliest.
 fn join(parts: &BTreeMap<Hour, Finding>) -> Option<Finding> {
-    let strongest = parts.iter().max_by(|a, b| (a.1.severity, a.1.score_milli).cmp(&(b.1.severity, b.1.score_milli)).then_with(|| b.0.cmp(a.0)))?.1;
+    let strongest =
+        parts.iter().max_by(|a, b| (a.1.severity, a.1.score_milli).cmp(&(b.1.severity, b.1.score_milli)).then_with(|| b.0.cmp(a.0)))?.1;
     let mut joined = strongest.clone();
     if parts.len() == 1 {
         return Some(joined);
@@ -158,7 +159,9 @@ mod tests {
         let id = |d: &str, a: &str, e: &str, s: &str, day| finding_id(d, a, e, s, Day(day));
         let base = id("scan", "1", "ab", "c", 7);
         assert_eq!((base.len(), base.clone()), (32, id("scan", "1", "ab", "c", 7)));
-        for other in [id("scan", "1", "a", "bc", 7), id("scan", "1", "ab", "c", 8), id("scan", "2", "ab", "c", 7), id("new_peer", "1", "ab", "c", 7)] {
+        for other in
+            [id("scan", "1", "a", "bc", 7), id("scan", "1", "ab", "c", 8), id("scan", "2", "ab", "c", 7), id("new_peer", "1", "ab", "c", 7)]
+        {
             assert_ne!(base, other);
         }
     }
@@ -172,7 +175,10 @@ mod tests {
         let joined = incidents.get("id1").unwrap();
         assert_eq!((joined.severity, joined.title.as_str(), joined.count), (Severity::High, "24 5", 19));
         assert_eq!((joined.window_start, joined.window_end), (Hour(24).start(), Hour(26).end()));
-        assert_eq!(joined.evidence.iter().map(|e| e.position).collect::<Vec<_>>(), [2400, 2401, 2402, 2403, 2404, 2405, 2500, 2501, 2502, 2503]);
+        assert_eq!(
+            joined.evidence.iter().map(|e| e.position).collect::<Vec<_>>(),
+            [2400, 2401, 2402, 2403, 2404, 2405, 2500, 2501, 2502, 2503]
+        );
         assert_eq!(incidents.replace_hour("1", Hour(24), Vec::new()), ["id1"]);
         assert_eq!(incidents.get("id1").unwrap().title, "25 5");
         incidents.replace_hour("1", Hour(25), Vec::new());

@@ -92,7 +92,14 @@ pub fn judge(config: &JudgeConfig, profiles: &AccountProfiles, fleet: &Fleet, ho
 }
 
 /// Learns one hour: once, at the seal, hour after hour. `fleet` is the one that the hour was judged with.
-pub fn learn(config: &JudgeConfig, profiles: &mut AccountProfiles, fleet: &Fleet, delta: &mut FleetDelta, hour: &AccountHour, facts: &Facts<'_>) {
+pub fn learn(
+    config: &JudgeConfig,
+    profiles: &mut AccountProfiles,
+    fleet: &Fleet,
+    delta: &mut FleetDelta,
+    hour: &AccountHour,
+    facts: &Facts<'_>,
+) {
     learn_window(config, profiles, fleet, delta, &Window::build(hour, facts));
 }
 
@@ -121,7 +128,8 @@ pub fn judge_window(config: &JudgeConfig, profiles: &AccountProfiles, fleet: &Fl
     let context = Context { config, fleet: &view, account: &hour.account, hour: hour.hour, since: profiles.since, outage: &outage };
     let changes = changes(hour);
     let mut verdict = Verdict { attribution: window.attribution, attribution_new: window.attribution_new, ..Verdict::default() };
-    let deployed = |function: &str| profiles.deployed(function, hour.hour) || changes.iter().any(|c| c.is_deploy() && c.function == function);
+    let deployed =
+        |function: &str| profiles.deployed(function, hour.hour) || changes.iter().any(|c| c.is_deploy() && c.function == function);
 
     let stranger = NetworkProfile::default();
     for network in &window.networks {
@@ -206,8 +214,10 @@ fn deployed_by_candidates(network: &NetworkHour<'_>, deployed: &dyn Fn(&str) -> 
 
 /// What holds for every finding: its id, text that may be shown, and whether its notice is muted.
 fn finish(finding: &mut Finding, config: &JudgeConfig) {
-    finding.finding_id = finding_id(&finding.detector, &finding.account_id, &finding.entity_id, &finding.subject, finding.window_start.day());
-    for text in [&mut finding.title, &mut finding.explanation, &mut finding.next_steps, &mut finding.entity_name, &mut finding.subject_name] {
+    finding.finding_id =
+        finding_id(&finding.detector, &finding.account_id, &finding.entity_id, &finding.subject, finding.window_start.day());
+    for text in [&mut finding.title, &mut finding.explanation, &mut finding.next_steps, &mut finding.entity_name, &mut finding.subject_name]
+    {
         *text = clean(text);
     }
     finding.title = finding.title.replace('\n', " ");

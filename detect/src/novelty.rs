@@ -162,7 +162,8 @@ impl Novelty {
     /// The most recent known keys that have a name: (name, first day, last day, hours), the most recent first.
     #[must_use]
     pub fn named(&self, day: Day) -> Vec<(&str, KnownKey)> {
-        let mut named: Vec<(&str, KnownKey)> = self.names.iter().filter_map(|(key, name)| Some((name.as_ref(), *self.get(*key, day)?))).collect();
+        let mut named: Vec<(&str, KnownKey)> =
+            self.names.iter().filter_map(|(key, name)| Some((name.as_ref(), *self.get(*key, day)?))).collect();
         named.sort_by(|a, b| b.1.last.cmp(&a.1.last).then_with(|| b.1.hours.cmp(&a.1.hours)).then_with(|| a.0.cmp(b.0)));
         named
     }

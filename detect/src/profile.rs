@@ -303,4 +303,3 @@ fn keys_json(novelty: &Novelty, end: Hour, active: u64) -> String {
         .collect();
     json!({ "known": novelty.counted(day), "dynamic": novelty.is_dynamic(day), "hours_with_new": (rates.r * 100.0 + 0.5) as u64 as f64 / 100.0, "most_recent": known }).to_string()
 }
-

@@ -64,7 +64,11 @@ mod tests {
         let finding = Finding {
             detector: "new_peer".into(),
             entity_id: "eu-west-1/vpc-1/sg-1".into(),
-            candidates: vec![Candidate { arn: "arn:aws:lambda:eu-west-1:1:function:crawler-7".into(), weight_milli: 1000, evidence: String::new() }],
+            candidates: vec![Candidate {
+                arn: "arn:aws:lambda:eu-west-1:1:function:crawler-7".into(),
+                weight_milli: 1000,
+                evidence: String::new(),
+            }],
             first_seen: EventTime(100),
             ..Finding::default()
         };

@@ -33,7 +33,11 @@ pub fn bytes(n: u64) -> String {
     for (unit, size) in [("TB", 1_000_000_000_000u64), ("GB", 1_000_000_000), ("MB", 1_000_000), ("KB", 1000)] {
         if n >= size {
             let tenths = n / (size / 10);
-            return if tenths < 100 { format!("{}.{} {unit}", tenths / 10, tenths % 10) } else { format!("{} {unit}", thousands(tenths / 10)) };
+            return if tenths < 100 {
+                format!("{}.{} {unit}", tenths / 10, tenths % 10)
+            } else {
+                format!("{} {unit}", thousands(tenths / 10))
+            };
         }
     }
     count(n, "byte")
@@ -107,7 +111,10 @@ mod tests {
     #[test]
     fn numbers_read_well() {
         assert_eq!((thousands(7), thousands(1900), thousands(1_234_567)), ("7".into(), "1,900".into(), "1,234,567".into()));
-        assert_eq!((count(1, "peer"), count(2, "day"), count(3, "entity"), count(2, "address")), ("1 peer".into(), "2 days".into(), "3 entities".into(), "2 addresses".into()));
+        assert_eq!(
+            (count(1, "peer"), count(2, "day"), count(3, "entity"), count(2, "address")),
+            ("1 peer".into(), "2 days".into(), "3 entities".into(), "2 addresses".into())
+        );
         assert_eq!((bytes(512), bytes(12_000), bytes(2_340_000_000)), ("512 bytes".into(), "12 KB".into(), "2.3 GB".into()));
         assert_eq!(one_in(1.0 / 1900.0), "1 of 1,900");
         assert_eq!(listed(["a", "b", "c"], 2), "a, b and 1 more");

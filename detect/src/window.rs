@@ -141,8 +141,14 @@ impl<'a> Window<'a> {
     /// Orients, groups and names one account-hour.
     #[must_use]
     pub fn build(hour: &'a AccountHour, facts: &'a Facts<'a>) -> Self {
-        let mut window =
-            Self { hour, networks: Vec::new(), functions: functions(hour), principals: principals(hour), attribution: [0; 5], attribution_new: [0; 5] };
+        let mut window = Self {
+            hour,
+            networks: Vec::new(),
+            functions: functions(hour),
+            principals: principals(hour),
+            attribution: [0; 5],
+            attribution_new: [0; 5],
+        };
         window.add_conversations(facts);
         window
     }
@@ -179,7 +185,10 @@ impl<'a> Window<'a> {
                 network.region = by_key.map(str::to_owned).or_else(|| facts.timelines.place(&hour.account, eni, last).map(|p| p.0));
             }
             network.lambda |= owner.lambda;
-            network.forwards |= owner.owner.as_ref().is_some_and(|o| matches!(o.kind.as_str(), "nat_gateway" | "transit_gateway" | "gateway_load_balancer"));
+            network.forwards |= owner
+                .owner
+                .as_ref()
+                .is_some_and(|o| matches!(o.kind.as_str(), "nat_gateway" | "transit_gateway" | "gateway_load_balancer"));
             network.enis.push(EniHour { eni, owner });
             network.add_run(run, start as u32, first, last);
             start += length;
@@ -225,6 +234,7 @@ impl<'a> NetworkHour<'a> {
         let sides = Sides::of(self.hour, self.facts, self.enis[eni as usize].eni, run, first, last);
         let lambda = self.enis[eni as usize].owner.lambda;
         let mut holders: HashMap<Ip, bool> = HashMap::new();
+        let ends = if lambda { HashMap::new() } else { unsettled_ends(run) };
         for (at, c) in run.iter().enumerate() {
             if chosen[usize::from(c.rejected)] != Some(c.flow_log) {
                 continue;
@@ -234,10 +244,14 @@ impl<'a> NetworkHour<'a> {
             let (outbound, port) = if c.settled {
                 (own_client, c.server_port)
             } else {
-                let (own_port, peer_port) = if own_client { (c.client_port, c.server_port) } else { (c.server_port, c.client_port) };
-                // Hyperplane picks the ports of Lambda's interfaces from 1024 up, so a lower number says nothing there.
-                let serves = if lambda { false } else { self.peer_is_lambda(eni, peer, c) || own_port < peer_port };
-                (!serves, if serves { own_port } else { peer_port })
+                let (own, other) = if own_client {
+                    ((c.client, c.client_port), (c.server, c.server_port))
+                } else {
+                    ((c.server, c.server_port), (c.client, c.client_port))
+                };
+                // Hyperplane picks the ports of Lambda's interfaces from 1024 up: port numbers say nothing there.
+                let serves = !lambda && (self.peer_is_lambda(eni, peer, c) || own_end_serves(c, own_client, own, other, &ends));
+                (!serves, if serves { own.1 } else { other.1 })
             };
             let contact = Contact { peer, port, protocol: c.protocol, own_client, eni, conversation: base + at as u32 };
             if outbound { self.outbound.push(contact) } else { self.inbound.push(contact) }
@@ -246,7 +260,11 @@ impl<'a> NetworkHour<'a> {
 
     fn peer_is_lambda(&self, eni: u32, peer: Ip, c: &Conversation) -> bool {
         peer.is_private()
-            && self.facts.timelines.peer(&self.hour.account, self.enis[eni as usize].eni, peer, c.first, c.last).is_some_and(|p| p.kind_word == "lambda")
+            && self
+                .facts
+                .timelines
+                .peer(&self.hour.account, self.enis[eni as usize].eni, peer, c.first, c.last)
+                .is_some_and(|p| p.kind_word == "lambda")
     }
 
     fn finish(&mut self) {
@@ -436,6 +454,35 @@ fn chosen_flow_logs(hour: &AccountHour, run: &[Conversation]) -> [Option<u32>; 2
     })
 }
 
+/// How many unsettled conversations of a run each end, address and port, takes part in.
+fn unsettled_ends(run: &[Conversation]) -> HashMap<(Ip, u16), u32> {
+    let mut ends = HashMap::new();
+    for c in run.iter().filter(|c| !c.settled) {
+        *ends.entry((c.client, c.client_port)).or_default() += 1;
+        *ends.entry((c.server, c.server_port)).or_default() += 1;
+    }
+    ends
+}
+
+/// Whether the interface's own end of an unsettled conversation serves: not if nothing but it spoke; else the end that
+/// takes part in more conversations, as a service does with its many clients' ports; else the lower port.
+fn own_end_serves(c: &Conversation, own_client: bool, own: (Ip, u16), other: (Ip, u16), ends: &HashMap<(Ip, u16), u32>) -> bool {
+    let (sent, received) = if own_client { (c.ahead.packets, c.back.packets) } else { (c.back.packets, c.ahead.packets) };
+    if sent == 0 || received == 0 {
+        return sent == 0;
+    }
+    if own.1 == other.1 {
+        // ICMP and the like have no ports. Whoever asked first is not in the records; visitors are the commoner case.
+        return own.1 == 0;
+    }
+    let count = |end| ends.get(&end).copied().unwrap_or(0);
+    match count(own).cmp(&count(other)) {
+        std::cmp::Ordering::Greater => true,
+        std::cmp::Ordering::Less => false,
+        std::cmp::Ordering::Equal => own.1 < other.1,
+    }
+}
+
 /// Which addresses of a run of conversations are the interface's own.
 struct Sides {
     /// The one address that all conversations share, where there is one.
@@ -490,7 +537,8 @@ impl Sides {
             return self.shared.map(|ip| c.client == ip);
         }
         let name = network.enis.get(eni as usize)?.eni;
-        let mut held = |ip| *holders.entry(ip).or_insert_with(|| network.facts.timelines.holds(&network.hour.account, name, ip, first, last));
+        let mut held =
+            |ip| *holders.entry(ip).or_insert_with(|| network.facts.timelines.holds(&network.hour.account, name, ip, first, last));
         match (held(c.client), held(c.server)) {
             (true, false) => return Some(true),
             (false, true) => return Some(false),
@@ -562,7 +610,10 @@ fn functions(hour: &AccountHour) -> Vec<FunctionHour<'_>> {
 
 /// Read or write: CloudTrail's own word, else the action's name.
 fn is_read(row: &ApiRow, action: &str) -> bool {
-    row.marks & call_marks::READ_ONLY != 0 || ["Get", "List", "Describe", "Head", "BatchGet", "Query", "Scan", "Search", "Lookup", "Select"].iter().any(|p| action.starts_with(p))
+    row.marks & call_marks::READ_ONLY != 0
+        || ["Get", "List", "Describe", "Head", "BatchGet", "Query", "Scan", "Search", "Lookup", "Select"]
+            .iter()
+            .any(|p| action.starts_with(p))
 }
 
 /// The error codes that mean "you may not".

@@ -77,7 +77,12 @@ fn is_sensitive(call: &ActionHour<'_>) -> bool {
         "sts" => action == "AssumeRole" && call.foreign_role.is_some() || action.starts_with("GetFederationToken"),
         "kms" => action.starts_with("Schedule") || action.starts_with("Disable") || action == "PutKeyPolicy" || action == "CreateGrant",
         "cloudtrail" | "guardduty" | "config" | "securityhub" | "access-analyzer" => call.write,
-        "lambda" => action.starts_with("Update") || action.starts_with("AddPermission") || action.starts_with("AddLayer") || action == "CreateFunctionUrlConfig",
+        "lambda" => {
+            action.starts_with("Update")
+                || action.starts_with("AddPermission")
+                || action.starts_with("AddLayer")
+                || action == "CreateFunctionUrlConfig"
+        }
         "secretsmanager" => matches!(action, "GetSecretValue" | "BatchGetSecretValue" | "PutResourcePolicy"),
         "ssm" => action.starts_with("GetParameter") || action == "SendCommand" || action == "StartSession",
         "organizations" => call.write,
@@ -106,7 +111,8 @@ struct Fresh<'f, 'a> {
 fn fresh<'f, 'a>(profile: &FunctionProfile, look: &'f FunctionLook<'_, 'a>, context: &Context<'_>) -> Vec<Fresh<'f, 'a>> {
     let day = context.hour.day();
     let new = look.function.actions.iter().filter(|c| !profile.actions.knows(action_key(c.service, c.action), day));
-    new.map(|call| Fresh { call, tier: tier(call, profile, context), new_service: !profile.actions.knows(service_key(call.service), day) }).collect()
+    new.map(|call| Fresh { call, tier: tier(call, profile, context), new_service: !profile.actions.knows(service_key(call.service), day) })
+        .collect()
 }
 
 /// Detector 2.
@@ -175,7 +181,14 @@ impl NewApiCall {
     }
 
     /// One new action.
-    fn single(&self, profile: &FunctionProfile, look: &FunctionLook<'_, '_>, fresh: &Fresh<'_, '_>, all: &[Fresh<'_, '_>], context: &Context<'_>) -> Option<Finding> {
+    fn single(
+        &self,
+        profile: &FunctionProfile,
+        look: &FunctionLook<'_, '_>,
+        fresh: &Fresh<'_, '_>,
+        all: &[Fresh<'_, '_>],
+        context: &Context<'_>,
+    ) -> Option<Finding> {
         let call = fresh.call;
         let odds = Self::odds(profile, look, all.len(), context);
         let name = format!("{}:{}", call.service, call.action);
@@ -258,14 +271,24 @@ impl NewApiCall {
     }
 
     /// Many new reads at once: somebody looks around.
-    fn enumeration(&self, profile: &FunctionProfile, look: &FunctionLook<'_, '_>, fresh: &[Fresh<'_, '_>], context: &Context<'_>) -> Option<Finding> {
+    fn enumeration(
+        &self,
+        profile: &FunctionProfile,
+        look: &FunctionLook<'_, '_>,
+        fresh: &[Fresh<'_, '_>],
+        context: &Context<'_>,
+    ) -> Option<Finding> {
         let reads: Vec<&ActionHour<'_>> = fresh.iter().filter(|f| f.tier == Tier::Read).map(|f| f.call).collect();
         let odds = Self::odds(profile, look, fresh.len(), context);
         let mut evidence = Evidence::default();
         evidence.add("novelty", of_p(odds.p), novelty_words(&odds, look, fresh.len()));
         let denied = fresh.iter().filter(|f| f.call.denied > 0).count();
         let tried = if denied >= DENIED { format!(", {denied} new actions were denied") } else { String::new() };
-        evidence.add("identity", if denied >= DENIED { 3.0 } else { 2.0 }, format!("{} at once is how somebody looks around{tried}", text::count(reads.len() as u64, "new read action")));
+        evidence.add(
+            "identity",
+            if denied >= DENIED { 3.0 } else { 2.0 },
+            format!("{} at once is how somebody looks around{tried}", text::count(reads.len() as u64, "new read action")),
+        );
         let mut s = evidence.surprise();
         let mut severity = level(s, context.config);
         let mut rule = "";
@@ -308,7 +331,8 @@ impl NewApiCall {
         let region = arn.split(':').nth(3).filter(|r| !r.is_empty());
         let mut finding = draft::<Self>(context, &EntityId::new(EntityKind::Function, arn), short_name(arn), region);
         finding.attribution = Attribution::Exact.as_str().into();
-        finding.candidates = vec![Candidate { arn: arn.to_owned(), weight_milli: 1000, evidence: "credentials issued to it (inScopeOf)".into() }];
+        finding.candidates =
+            vec![Candidate { arn: arn.to_owned(), weight_milli: 1000, evidence: "credentials issued to it (inScopeOf)".into() }];
         finding.first_seen = calls.iter().map(|c| c.first).min().unwrap_or(EventTime(0));
         finding.last_seen = calls.iter().map(|c| c.last).max().unwrap_or(EventTime(0));
         finding.count = calls.iter().map(|c| c.count).sum::<u64>().min(i64::MAX as u64) as i64;

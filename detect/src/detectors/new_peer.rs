@@ -157,12 +157,21 @@ impl<'w, 'a> NetworkLook<'w, 'a> {
                 }
                 let outcome = contact.outcome(network.conversation(*contact), true);
                 match pairs.last_mut() {
-                    Some(Pair { peer, port, protocol, outcome: best, .. }) if (*peer, *port, *protocol) == (at as u32, contact.port, contact.protocol) => {
+                    Some(Pair { peer, port, protocol, outcome: best, .. })
+                        if (*peer, *port, *protocol) == (at as u32, contact.port, contact.protocol) =>
+                    {
                         *best = outcome.max(*best);
                     }
                     _ => {
                         let tried = profile.scan.has_tried(pair_key(contact.peer, contact.port, contact.protocol));
-                        pairs.push(Pair { peer: at as u32, port: contact.port, protocol: contact.protocol, outcome, port_known: known, tried });
+                        pairs.push(Pair {
+                            peer: at as u32,
+                            port: contact.port,
+                            protocol: contact.protocol,
+                            outcome,
+                            port_known: known,
+                            tried,
+                        });
                     }
                 }
             }
@@ -235,7 +244,8 @@ impl Detector for NewPeer {
         if attempts >= ATTEMPTS_MAX {
             fresh.retain(|at| look.peers[*at].learnable);
         }
-        let mut findings: Vec<(i64, Finding)> = fresh.iter().filter_map(|at| self.finding(profile, look, *at, fresh.len(), context)).collect();
+        let mut findings: Vec<(i64, Finding)> =
+            fresh.iter().filter_map(|at| self.finding(profile, look, *at, fresh.len(), context)).collect();
         findings.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.subject.cmp(&b.1.subject)));
         findings.truncate(FINDINGS_MAX);
         findings.into_iter().map(|f| f.1).collect()
@@ -285,7 +295,9 @@ impl Detector for NewPeer {
                     keys.push(Learned { key: name_key(name), flags: flags::COUNTED, name: shown() });
                     keys.push(Learned { key: address, flags: 0, name: None });
                 }
-                PeerKind::AwsService | PeerKind::Network => keys.push(Learned { key: name_key(name), flags: flags::COUNTED, name: Some(name.name.clone()) }),
+                PeerKind::AwsService | PeerKind::Network => {
+                    keys.push(Learned { key: name_key(name), flags: flags::COUNTED, name: Some(name.name.clone()) })
+                }
                 PeerKind::AwsRented => keys.push(Learned { key: address, flags: flags::COUNTED, name: shown() }),
                 PeerKind::Private => keys.push(Learned { key: address, flags: flags::UNNAMED | flags::COUNTED, name: shown() }),
                 PeerKind::Internet => {
@@ -303,7 +315,9 @@ impl Detector for NewPeer {
             new_ports += usize::from(!profile.ports.knows(key, day));
             ports.push(Learned { key, flags: flags::COUNTED, name: Some(text::port(port, protocol)) });
         }
-        for (space, map, keys, new) in [(Space::Peer, &mut profile.peers, keys, new_keys), (Space::Port, &mut profile.ports, ports, new_ports)] {
+        for (space, map, keys, new) in
+            [(Space::Peer, &mut profile.peers, keys, new_keys), (Space::Port, &mut profile.ports, ports, new_ports)]
+        {
             if settled {
                 delta.hour(space, map.rates(context.hour).class(look.deployed), new);
             }
@@ -329,7 +343,14 @@ fn fresh(look: &NetworkLook<'_, '_>) -> Vec<usize> {
 
 impl NewPeer {
     /// Judges one new peer; `new` is the number of new keys in the hour.
-    fn finding(&self, profile: &NetworkProfile, look: &NetworkLook<'_, '_>, at: usize, new: usize, context: &Context<'_>) -> Option<(i64, Finding)> {
+    fn finding(
+        &self,
+        profile: &NetworkProfile,
+        look: &NetworkLook<'_, '_>,
+        at: usize,
+        new: usize,
+        context: &Context<'_>,
+    ) -> Option<(i64, Finding)> {
         let network = look.network;
         let (peer, seen) = (network.peers.get(at)?, look.peers.get(at)?);
         let day = context.hour.day();
@@ -347,7 +368,15 @@ impl NewPeer {
         let odd_port = look.pairs.iter().filter(|p| p.peer as usize == at && !p.port_known).map(|p| (p.port, p.protocol)).min();
         if let Some((port, protocol)) = odd_port {
             let port_odds = NoveltyOdds::of(profile.ports.rates(context.hour), look.deployed, Space::Port, 1, context.fleet);
-            evidence.add("port", of_p(port_odds.p), format!("port {} is new for it too, after {}", text::port(port, protocol), text::count(profile.ports.len(day) as u64, "known port")));
+            evidence.add(
+                "port",
+                of_p(port_odds.p),
+                format!(
+                    "port {} is new for it too, after {}",
+                    text::port(port, protocol),
+                    text::count(profile.ports.len(day) as u64, "known port")
+                ),
+            );
         }
         if peer.sent >= BYTES_OF_INTEREST
             && let Some(s) = profile.bytes.surprise(peer.sent)
@@ -356,7 +385,16 @@ impl NewPeer {
             let upload = peer.sent as f64 - peer.received as f64 > 0.7 * (peer.sent as f64 + peer.received as f64);
             let s = (s.min(KIND_CAP) + if upload { 1.0 } else { 0.0 }).min(KIND_CAP);
             let direction = if upload { "; it received only " } else { "; it received " };
-            evidence.add("bytes", s, format!("{} out, usually {} an hour to all of outside{direction}{}", text::bytes(peer.sent), text::bytes(profile.bytes.usual()), text::bytes(peer.received)));
+            evidence.add(
+                "bytes",
+                s,
+                format!(
+                    "{} out, usually {} an hour to all of outside{direction}{}",
+                    text::bytes(peer.sent),
+                    text::bytes(profile.bytes.usual()),
+                    text::bytes(peer.received)
+                ),
+            );
         }
         let listed = network.listed(peer.ip, peer.first);
         if let Some(hit) = listed.first() {
@@ -417,7 +455,8 @@ impl NewPeer {
         finding.title = format!("{} {did} {target}{called} for the first time", network.name);
         let usual: Vec<&str> = profile.peers.named(day).into_iter().map(|n| n.0).collect();
         let peers_known = text::count(profile.peers.counted(day), "peer");
-        let terms: Vec<String> = evidence.terms.iter().map(|t| format!("{} (S {}.{})", t.says, t.s_milli / 1000, t.s_milli % 1000 / 100)).collect();
+        let terms: Vec<String> =
+            evidence.terms.iter().map(|t| format!("{} (S {}.{})", t.says, t.s_milli / 1000, t.s_milli % 1000 / 100)).collect();
         finding.explanation = format!(
             "`{}` {did} {target}{called} at {} {}: {} out, {} in, {}.\n\
              Learned: in {} and {} it had {}{}, and about {} with a new one in the last month.\n\

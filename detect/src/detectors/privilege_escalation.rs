@@ -284,7 +284,12 @@ fn steps<'a>(profile: &'a PrincipalProfile, look: &PrincipalLook<'_, 'a>) -> Vec
 }
 
 /// Every pattern that a step of this hour completes.
-fn matches<'s, 'a>(profile: &PrincipalProfile, look: &PrincipalLook<'_, 'a>, steps: &'s [Step<'a>], context: &Context<'_>) -> Vec<Match<'s, 'a>> {
+fn matches<'s, 'a>(
+    profile: &PrincipalProfile,
+    look: &PrincipalLook<'_, 'a>,
+    steps: &'s [Step<'a>],
+    context: &Context<'_>,
+) -> Vec<Match<'s, 'a>> {
     let mut found: Vec<Match<'s, 'a>> = Vec::new();
     let known_account = context.since.is_some_and(|since| context.hour.0.saturating_sub(since.0) >= ACCOUNT_DAYS * 24);
     for step in steps.iter().filter(|s| s.now && !s.failed) {
@@ -298,7 +303,9 @@ fn matches<'s, 'a>(profile: &PrincipalProfile, look: &PrincipalLook<'_, 'a>, ste
             found.push(Match { pattern, severity, steps });
         };
         let before = |kind: StepKind, same: &dyn Fn(&Step<'_>) -> bool| {
-            steps.iter().find(|s| s.kind == kind && !s.denied && !s.failed && s.time <= step.time && s.time >= step.time.plus(-SPAN_SECS) && same(s))
+            steps.iter().find(|s| {
+                s.kind == kind && !s.denied && !s.failed && s.time <= step.time && s.time >= step.time.plus(-SPAN_SECS) && same(s)
+            })
         };
         match step.kind {
             StepKind::AttachPolicy | StepKind::PutPolicy => {
@@ -324,7 +331,9 @@ fn matches<'s, 'a>(profile: &PrincipalProfile, look: &PrincipalLook<'_, 'a>, ste
                 _ => {}
             },
             StepKind::DefaultVersion => say(Pattern::DefaultVersion, Severity::Medium, None),
-            StepKind::AddToGroup if step.detail.get("group").and_then(Value::as_str).is_some_and(|g| g.to_ascii_lowercase().contains("admin")) => {
+            StepKind::AddToGroup
+                if step.detail.get("group").and_then(Value::as_str).is_some_and(|g| g.to_ascii_lowercase().contains("admin")) =>
+            {
                 say(Pattern::AdminGroup, Severity::Medium, None);
             }
             StepKind::AccessKey | StepKind::LoginProfile if has("self") && !flag("self") => say(Pattern::Credentials, Severity::High, None),
@@ -358,9 +367,13 @@ fn matches<'s, 'a>(profile: &PrincipalProfile, look: &PrincipalLook<'_, 'a>, ste
                 let limited = has("organization") || flag("public") && has("source");
                 say(Pattern::Door, if limited { Severity::Low } else { Severity::High }, None);
             }
-            StepKind::FunctionUrl if step.detail.get("auth").and_then(Value::as_str) == Some("NONE") => say(Pattern::OpenUrl, Severity::High, None),
+            StepKind::FunctionUrl if step.detail.get("auth").and_then(Value::as_str) == Some("NONE") => {
+                say(Pattern::OpenUrl, Severity::High, None)
+            }
             StepKind::LayerPermission if flag("public") || flag("foreign") => say(Pattern::OpenLayer, Severity::Low, None),
-            StepKind::CreateFunction | StepKind::UpdateConfiguration if has("foreign_layers") && !step.denied => say(Pattern::ForeignLayer, Severity::Low, None),
+            StepKind::CreateFunction | StepKind::UpdateConfiguration if has("foreign_layers") && !step.denied => {
+                say(Pattern::ForeignLayer, Severity::Low, None)
+            }
             StepKind::EventSource if !step.denied && known_account => {
                 let deployer = profile.deployed.len() as u32 >= USUAL;
                 let made = |s: &Step<'_>| s.target == step.target && s.detail.get("role").is_some();
@@ -371,9 +384,13 @@ fn matches<'s, 'a>(profile: &PrincipalProfile, look: &PrincipalLook<'_, 'a>, ste
             StepKind::UpdateCode if !step.denied && known_account && !step.target.is_empty() => {
                 let day = day16(context.hour.day());
                 let key = hash(step.target);
-                let deployed = profile.deployed.binary_search_by_key(&key, |d| d.0).is_ok_and(|at| day <= profile.deployed[at].1.saturating_add(90));
+                let deployed =
+                    profile.deployed.binary_search_by_key(&key, |d| d.0).is_ok_and(|at| day <= profile.deployed[at].1.saturating_add(90));
                 // One that deploys many functions is a pipeline; a function new to it is its everyday work.
-                if !deployed && (profile.deployed.len() as u32) < USUAL && before(StepKind::CreateFunction, &|s| s.target == step.target).is_none() {
+                if !deployed
+                    && (profile.deployed.len() as u32) < USUAL
+                    && before(StepKind::CreateFunction, &|s| s.target == step.target).is_none()
+                {
                     say(Pattern::Hijack, Severity::Low, None);
                 }
             }
@@ -382,7 +399,9 @@ fn matches<'s, 'a>(profile: &PrincipalProfile, look: &PrincipalLook<'_, 'a>, ste
     }
     // Invocations are far too many to be steps; they are asked for only where a function was made within the day.
     if known_account && (profile.deployed.len() as u32) < USUAL {
-        for created in steps.iter().filter(|s| s.kind == StepKind::CreateFunction && !s.denied && !s.failed && s.detail.get("role").is_some()) {
+        for created in
+            steps.iter().filter(|s| s.kind == StepKind::CreateFunction && !s.denied && !s.failed && s.detail.get("role").is_some())
+        {
             let invoked = steps.iter().any(|s| s.now && s.kind == StepKind::EventSource && s.target == created.target);
             if !invoked && created.now && called_invoke(look, created) {
                 found.push(Match { pattern: Pattern::PassRole, severity: Severity::Low, steps: vec![created] });
@@ -396,7 +415,12 @@ fn matches<'s, 'a>(profile: &PrincipalProfile, look: &PrincipalLook<'_, 'a>, ste
 fn called_invoke(look: &PrincipalLook<'_, '_>, created: &Step<'_>) -> bool {
     let hour = look.hour;
     let later = hour.calls.partition_point(|row| row.time < created.time);
-    hour.calls[later..].iter().any(|row| row.principal != NONE && hour.text(row.principal) == look.principal.principal && hour.text(row.service) == "lambda" && hour.text(row.action) == "Invoke")
+    hour.calls[later..].iter().any(|row| {
+        row.principal != NONE
+            && hour.text(row.principal) == look.principal.principal
+            && hour.text(row.service) == "lambda"
+            && hour.text(row.action) == "Invoke"
+    })
 }
 
 fn lets_in_outsiders(step: &Step<'_>) -> bool {
@@ -404,7 +428,14 @@ fn lets_in_outsiders(step: &Step<'_>) -> bool {
 }
 
 impl PrivilegeEscalation {
-    fn finding(&self, profile: &PrincipalProfile, look: &PrincipalLook<'_, '_>, target: &str, mut found: Vec<Match<'_, '_>>, context: &Context<'_>) -> Option<Finding> {
+    fn finding(
+        &self,
+        profile: &PrincipalProfile,
+        look: &PrincipalLook<'_, '_>,
+        target: &str,
+        mut found: Vec<Match<'_, '_>>,
+        context: &Context<'_>,
+    ) -> Option<Finding> {
         let day = day16(context.hour.day());
         let mut usual = 0;
         for one in &mut found {
@@ -438,7 +469,8 @@ impl PrivilegeEscalation {
         let mut finding = draft::<Self>(context, &EntityId::new(EntityKind::Principal, principal), name, region);
         if let Some(function) = own_role {
             finding.attribution = Attribution::Exact.as_str().into();
-            finding.candidates = vec![Candidate { arn: function.to_owned(), weight_milli: 1000, evidence: "credentials issued to it (inScopeOf)".into() }];
+            finding.candidates =
+                vec![Candidate { arn: function.to_owned(), weight_milli: 1000, evidence: "credentials issued to it (inScopeOf)".into() }];
         }
         let denied = strongest.steps.iter().all(|s| s.denied);
         let action = strongest.steps.last().map_or("", |s| s.action);
@@ -498,7 +530,10 @@ impl PrivilegeEscalation {
         let mut patterns: Vec<&str> = found.iter().map(|m| m.pattern.words()).collect();
         patterns.dedup();
         let history = match usual {
-            0 => format!("it did the same {} in the last 30 days", text::count(u64::from(found.iter().map(|m| profile.times(m.pattern, day)).max().unwrap_or(0)), "time")),
+            0 => format!(
+                "it did the same {} in the last 30 days",
+                text::count(u64::from(found.iter().map(|m| profile.times(m.pattern, day)).max().unwrap_or(0)), "time")
+            ),
             n => format!("it did the same {n} times in the last 30 days, so this is told as information only"),
         };
         finding.explanation = format!(
@@ -510,9 +545,14 @@ impl PrivilegeEscalation {
             text::listed(told.iter().map(String::as_str), 8),
             context.hour.day(),
             text::listed(patterns, 4),
-            profile.since.map_or_else(|| "; it never made such a call before".to_owned(), |h| format!("; its first such call was on {}", h.day())),
+            profile
+                .since
+                .map_or_else(|| "; it never made such a call before".to_owned(), |h| format!("; its first such call was on {}", h.day())),
             if denied { ", and were denied: somebody tried" } else { "" },
-            own_role.map_or_else(String::new, |f| format!("; they were made by the code of function {}, or by whoever holds its credentials", short_name(f))),
+            own_role.map_or_else(String::new, |f| format!(
+                "; they were made by the code of function {}, or by whoever holds its credentials",
+                short_name(f)
+            )),
             closing_of_principal(&finding),
         );
         finding.next_steps = format!(
@@ -555,7 +595,13 @@ fn source_of(kind: StepKind) -> &'static str {
 /// What the step's content adds, after its time.
 fn about(step: &Step<'_>) -> String {
     let word = |key: &str| step.detail.get(key).and_then(Value::as_str);
-    let list = |key: &str| step.detail.get(key).and_then(Value::as_array).map(|a| a.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")).filter(|t| !t.is_empty());
+    let list = |key: &str| {
+        step.detail
+            .get(key)
+            .and_then(Value::as_array)
+            .map(|a| a.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "))
+            .filter(|t| !t.is_empty())
+    };
     let said = [
         word("policy").map(|p| format!("policy {}", short_name(p))),
         word("group").map(|g| format!("group {g}")),

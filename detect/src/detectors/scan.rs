@@ -238,7 +238,11 @@ impl Scan {
             }
             _ => {
                 (subject_kind, subject) = ("contacts", "many failed contacts".to_owned());
-                title = if is_slow { format!("{} failed to reach new peers again and again over 24 hours", network.name) } else { format!("{} had {}", network.name, tries(tally.failed)) };
+                title = if is_slow {
+                    format!("{} failed to reach new peers again and again over 24 hours", network.name)
+                } else {
+                    format!("{} had {}", network.name, tries(tally.failed))
+                };
                 severity = Severity::Low;
                 s_walk = s_walk.min(MEDIUM - 0.001);
                 technique = "T1046";
@@ -282,7 +286,8 @@ impl Scan {
         let answered = pairs.iter().filter(|p| p.outcome == Outcome::Succeeded).count();
         let hosts = distinct(pairs.iter().map(|p| p.peer));
         let ports = distinct(pairs.iter().map(|p| (p.port, p.protocol)));
-        let slow_words = if is_slow { format!(" Together with {f} failed ones of the 23 hours before it is a slow scan.") } else { String::new() };
+        let slow_words =
+            if is_slow { format!(" Together with {f} failed ones of the 23 hours before it is a slow scan.") } else { String::new() };
         finding.explanation = format!(
             "`{}` tried {} on {} it did not know, {}: {refused} were refused or never answered, {answered} were answered.{slow_words}\n\
              Learned: in {} {} of its {} failed ({}).\n\
@@ -295,7 +300,11 @@ impl Scan {
             text::count(profile.age.days(context.hour).max(0) as u64, "day"),
             profile.scan.bad,
             text::count(u64::from(usual), "first contact"),
-            if usual == 0 { "none were seen before".to_owned() } else { format!("{} %", u64::from(profile.scan.bad) * 100 / u64::from(usual)) },
+            if usual == 0 {
+                "none were seen before".to_owned()
+            } else {
+                format!("{} %", u64::from(profile.scan.bad) * 100 / u64::from(usual))
+            },
             t0 * 100.0,
             l,
             (ALARM / libm::log((1.0 - t0 / 4.0) / (1.0 - t0))).max(1.0),
@@ -333,7 +342,11 @@ impl Scan {
         let rates = profile.peers.rates(context.hour);
         let odds = NoveltyOdds::of(rates, look.deployed, Space::Peer, peers, context.fleet);
         let mut evidence = Evidence::default();
-        evidence.add("pattern", 3.0, format!("{} on administration or data ports answered in one hour", text::count(peers as u64, "new internal peer")));
+        evidence.add(
+            "pattern",
+            3.0,
+            format!("{} on administration or data ports answered in one hour", text::count(peers as u64, "new internal peer")),
+        );
         evidence.add("novelty", of_p(odds.p), format!("so many new peers at once come in about {} of its hours", text::one_in(odds.p)));
         let s = evidence.surprise().max(surprise_of(Severity::Low));
         let contacts = contacts_of(look, &pairs);
@@ -358,7 +371,12 @@ impl Scan {
             seen.dedup();
             seen.into_iter().filter_map(|p| network.peers.get(p as usize)).map(|p| shown(&network.peer_name(p).name, p.ip)).collect()
         };
-        finding.title = format!("{} reached {} on {}", network.name, text::count(peers as u64, "new internal peer"), text::listed(ports.iter().map(String::as_str), 4));
+        finding.title = format!(
+            "{} reached {} on {}",
+            network.name,
+            text::count(peers as u64, "new internal peer"),
+            text::listed(ports.iter().map(String::as_str), 4)
+        );
         finding.learned = json!({ "days": profile.age.days(context.hour), "active_hours": profile.age.active, "known_peers": profile.peers.counted(context.hour.day()) }).to_string();
         finding.explanation = format!(
             "`{}` was answered by {} it never talked to before, on port {}, {}: {}.\n\
@@ -445,10 +463,16 @@ impl Scan {
                 text::count(ports.len() as u64, "port"),
                 network.name,
                 text::during(context.hour),
-                if answered.is_empty() { String::new() } else { format!(" One that was refused at many ports was answered at {}.", text::count(answered.len() as u64, "other contact")) },
+                if answered.is_empty() {
+                    String::new()
+                } else {
+                    format!(" One that was refused at many ports was answered at {}.", text::count(answered.len() as u64, "other contact"))
+                },
                 closing(&finding),
             );
-            finding.next_steps = "1. Check that the interface is meant to be reachable from there.\n2. If something answered, look at that port first.".into();
+            finding.next_steps =
+                "1. Check that the interface is meant to be reachable from there.\n2. If something answered, look at that port first."
+                    .into();
             findings.push(finding);
         }
         findings

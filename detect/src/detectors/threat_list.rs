@@ -32,7 +32,10 @@ impl Detector for ThreatList {
     type Hour<'h> = NetworkLook<'h, 'h>;
 
     fn judge(&self, profile: &NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Vec<Finding> {
-        listed(look).into_iter().map(|((ip, outbound), (hits, contacts))| self.finding(profile, look, (ip, outbound), &hits, &contacts, context)).collect()
+        listed(look)
+            .into_iter()
+            .map(|((ip, outbound), (hits, contacts))| self.finding(profile, look, (ip, outbound), &hits, &contacts, context))
+            .collect()
     }
 
     fn learn(&self, profile: &mut NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>, _delta: &mut FleetDelta) {
@@ -97,16 +100,27 @@ fn listed(look: &NetworkLook<'_, '_>) -> Listed {
 }
 
 impl ThreatList {
-    fn finding(&self, profile: &NetworkProfile, look: &NetworkLook<'_, '_>, (ip, outbound): (Ip, bool), hits: &[ListHit], contacts: &[Contact], context: &Context<'_>) -> Finding {
+    fn finding(
+        &self,
+        profile: &NetworkProfile,
+        look: &NetworkLook<'_, '_>,
+        (ip, outbound): (Ip, bool),
+        hits: &[ListHit],
+        contacts: &[Contact],
+        context: &Context<'_>,
+    ) -> Finding {
         let network = look.network;
         let best = contacts.iter().map(|c| c.outcome(network.conversation(*c), outbound)).max().unwrap_or(Outcome::Failed);
         let rejected = contacts.iter().all(|c| network.conversation(*c).rejected);
-        let answered = best != Outcome::Failed && contacts.iter().any(|c| {
-            let conversation = network.conversation(*c);
-            !conversation.rejected && c.sent(conversation).packets > 0 && c.received(conversation).packets > 0
-        });
+        let answered = best != Outcome::Failed
+            && contacts.iter().any(|c| {
+                let conversation = network.conversation(*c);
+                !conversation.rejected && c.sent(conversation).packets > 0 && c.received(conversation).packets > 0
+            });
         let met = profile.listed.binary_search_by_key(&hash(ip), |l| l.0).is_ok();
-        let strongest = hits.iter().max_by(|a, b| a.confidence_milli.cmp(&b.confidence_milli).then_with(|| b.list.cmp(&a.list)).then_with(|| b.range.cmp(&a.range)));
+        let strongest = hits.iter().max_by(|a, b| {
+            a.confidence_milli.cmp(&b.confidence_milli).then_with(|| b.list.cmp(&a.list)).then_with(|| b.range.cmp(&a.range))
+        });
         let confidence = strongest.map_or(1000, |h| h.confidence_milli);
         let by_confidence = match confidence {
             700.. => Severity::High,
@@ -124,7 +138,12 @@ impl ThreatList {
             (false, false, _) => Severity::Informational,
         };
         let first = contacts.first().copied();
-        let name = network.name_of(first.and_then(|c| network.enis.get(c.eni as usize)).map_or("", |e| e.eni), ip, context.hour.start(), context.hour.end());
+        let name = network.name_of(
+            first.and_then(|c| network.enis.get(c.eni as usize)).map_or("", |e| e.eni),
+            ip,
+            context.hour.start(),
+            context.hour.end(),
+        );
         // One address of a content network serves thousands of tenants.
         let shared = name.kind == PeerKind::AwsRented && !name.key.contains("EC2");
         if shared {
@@ -178,7 +197,11 @@ impl ThreatList {
             text::count(finding.count.max(0) as u64, "flow record"),
             strongest.map_or("a listed range", |h| h.range.as_str()),
             if others.is_empty() { String::new() } else { format!(", also by {}", text::listed(others, 4)) },
-            if met { "it tried this address before, within the last 30 days" } else { "it is not known to have met a listed address in the last 30 days at this address" },
+            if met {
+                "it tried this address before, within the last 30 days"
+            } else {
+                "it is not known to have met a listed address in the last 30 days at this address"
+            },
             match (answered, outbound) {
                 (true, true) => "it answered, so data may have gone both ways",
                 (false, true) => "nothing came back, so the attempt failed",
