@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
 use flowtrail_detect::{
-    AccountHour, AccountProfiles, BlockView, Facts, Finding, Fleet, FleetDelta, Incidents, JudgeConfig, Learning, Observation, Window, judge, learn,
+    AccountHour, AccountProfiles, BlockView, Facts, Finding, Fleet, FleetDelta, Incidents, JudgeConfig, Learning, Observation, Window, judge_window, learn_window,
     merge,
 };
 use flowtrail_ingest::{Day, EventTime, Hour, UnitId};
@@ -35,7 +35,8 @@ pub struct Said {
 }
 
 impl Said {
-    fn absorb(&mut self, other: Self) {
+    /// Adds what another part said.
+    pub fn absorb(&mut self, other: Self) {
         self.observations.extend(other.observations);
         for (mine, theirs) in self.attribution_new.iter_mut().zip(other.attribution_new) {
             *mine += theirs;
@@ -164,9 +165,9 @@ impl AccountWork<'_> {
         for (hour, blocks) in self.hours {
             let (merged, counts) = merge_named(blocks, bench.ledger)?;
             let window = Window::build(&merged, &bench.facts);
-            let verdict = judge(bench.config, &self.profiles, fleet, &window);
+            let verdict = judge_window(bench.config, &self.profiles, fleet, &window);
             if hour.end() <= bench.sealed_until {
-                learn(bench.config, &mut self.profiles, &mut self.delta, &window);
+                learn_window(bench.config, &mut self.profiles, fleet, &mut self.delta, &window);
             }
             self.said.api += counts.admitted;
             self.said.api_duplicate += counts.repeats;

@@ -10,9 +10,8 @@ use anyhow::{Context, Result, bail};
 use flowtrail_detect::{AccountProfiles, Block, Finding, Fleet, Learning};
 use flowtrail_enrich::Fact;
 use flowtrail_ingest::{Day, EventTime, Hour, UnitId};
-use flowtrail_sink::{Commit, CommitLog, Draft, Outcome, OutputFile, SegmentReader, SegmentRef, SegmentWriter, Store};
+use flowtrail_sink::{CommitLog, Draft, Outcome, OutputFile, SegmentReader, SegmentRef, SegmentWriter, Store, TableFile};
 use serde::{Deserialize, Serialize};
-use twox_hash::XxHash3_128;
 
 /// How a unit ended.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -132,6 +131,9 @@ pub struct Judged {
     pub learning: Vec<Learning>,
 }
 
+const JOURNAL: &str = "journal";
+const RUN: &str = "run";
+
 const UNITS: u8 = 1;
 const FACTS: u8 = 2;
 const RUNS: u8 = 3;
@@ -214,6 +216,8 @@ pub struct Lane {
     pub positions: BTreeMap<String, String>,
     /// Source clocks, as committed.
     pub clocks: BTreeMap<String, EventTime>,
+    /// Run files.
+    alive: Vec<SegmentRef>,
 }
 
 impl Lane {
@@ -221,20 +225,35 @@ impl Lane {
     ///
     /// # Errors
     /// When a store fails or the state is damaged.
-    pub fn open(state: Arc<dyn Store>, output: Arc<dyn Store>) -> Result<Self> {
-        let (log, loaded) = CommitLog::open(Arc::clone(&state), Arc::clone(&output), "0").context("opening the state")?;
+    pub fn open(state: Arc<dyn Store>, output: Arc<dyn Store>, seen_at: EventTime) -> Result<Self> {
+        let mut log = CommitLog::open(Arc::clone(&state), Arc::clone(&output), 0);
+        let loaded = log.load().context("opening the state")?;
         let mut known = Known::default();
-        for segment in loaded.segments.iter().filter(|s| s.purpose == "journal") {
-            known.play(&log.read_segment(segment).with_context(|| format!("reading {}", segment.key))?, &segment.key)?;
+        for segment in loaded.segments.iter().filter(|s| s.purpose == JOURNAL) {
+            known.play(&log.read(segment)?, &segment.key)?;
         }
+        let alive = loaded.segments.iter().filter(|s| s.purpose == RUN).cloned().collect();
         let (positions, clocks) = loaded.latest().map(|c| (c.draft.positions.clone(), c.draft.clocks.clone())).unwrap_or_default();
-        Ok(Self { state, output, log, known, positions, clocks })
+        if loaded.latest().is_some() && log.claim(known.judged.config_hash, seen_at)? == Outcome::Superseded {
+            bail!("{} is being written by another process; start again when it has ended", state.describe());
+        }
+        log.publish()?;
+        log.sweep()?;
+        Ok(Self { state, output, log, known, positions, clocks, alive })
     }
 
-    /// The epoch that the next commit will have.
+    /// Writes output files under temporary names, for the next commit.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn stage(&mut self, files: &[TableFile]) -> Result<Vec<OutputFile>> {
+        Ok(self.log.stage(files)?)
+    }
+
+    /// Epoch of the newest commit.
     #[must_use]
-    pub fn next_epoch(&self) -> u64 {
-        self.log.next_epoch()
+    pub fn epoch(&self) -> u64 {
+        self.log.epoch()
     }
 
     /// Commits what changed: run file, journal, record, then the final names. Nothing to say, no commit.
@@ -247,12 +266,10 @@ impl Lane {
         }
         let mut segments = Vec::new();
         let mut new_runs: Vec<Run> = Vec::new();
-        for chunk in run_files(changes.blocks) {
-            let (bytes, blocks) = chunk;
-            let name = format!("{:020}-{:032x}.run", self.log.next_epoch(), XxHash3_128::oneshot(&bytes));
-            let segment = self.log.put_segment(&name, "run", &bytes)?;
-            new_runs.push(Run { key: segment.key.clone(), blocks, new: true });
-            segments.push(segment);
+        for (bytes, blocks) in run_files(changes.blocks) {
+            let written = self.log.segments(&[(RUN, &bytes)])?;
+            new_runs.extend(written.iter().map(|s| Run { key: s.key.clone(), blocks: blocks.clone(), new: true }));
+            segments.extend(written);
         }
         let mut journal = SegmentWriter::new();
         if roll_up {
@@ -289,11 +306,11 @@ impl Lane {
             journal.value(JUDGED, &self.known.judged)?;
         }
         let bytes = journal.finish();
-        let name = format!("{:020}-{:032x}.seg", self.log.next_epoch(), XxHash3_128::oneshot(&bytes));
-        segments.push(self.log.put_segment(&name, "journal", &bytes)?);
+        let runs_written = segments.clone();
+        segments.extend(self.log.segments(&[(JOURNAL, &bytes)])?);
         if roll_up {
             // Runs live on: all of them are named again.
-            segments.extend(self.log.alive().iter().filter(|s| s.purpose == "run").cloned());
+            segments.extend(self.alive.iter().cloned());
         }
         self.positions.extend(changes.positions);
         self.clocks.extend(changes.clocks);
@@ -310,11 +327,15 @@ impl Lane {
             driver: Vec::new(),
         };
         match self.log.commit(draft)? {
-            Outcome::Committed(_) => {}
+            Outcome::Committed(_) => self.log.publish()?,
             Outcome::Superseded => bail!(
                 "another process has committed to this state meanwhile ({}): only one may write it; start again when the other has ended",
                 self.state.describe()
             ),
+        }
+        self.alive.extend(runs_written);
+        if roll_up {
+            self.log.sweep()?;
         }
         self.known.ledger.extend(changes.units.into_iter().map(|u| (u.id, u)));
         self.known.facts.extend(changes.facts);
@@ -342,17 +363,17 @@ fn run_files(mut blocks: Vec<Block>) -> Vec<(Vec<u8>, Vec<BlockRef>)> {
 
 impl Known {
     fn play(&mut self, bytes: &[u8], key: &str) -> Result<()> {
-        let mut reader = SegmentReader::open(key, bytes)?;
-        while let Some(frame) = reader.next_value()? {
-            match frame.kind {
-                UNITS => self.ledger.extend(frame.decode::<Vec<UnitRecord>>()?.into_iter().map(|u| (u.id, u))),
-                FACTS => self.facts.extend(frame.decode::<Vec<Fact>>()?),
-                RUNS => self.runs.extend(frame.decode::<Vec<Run>>()?),
-                FINDINGS => self.findings.extend(frame.decode::<Vec<(String, Kept)>>()?),
-                SNAPSHOTS => self.snapshots = frame.decode()?,
-                LEARNED => self.learned = frame.decode()?,
-                JUDGED => self.judged = frame.decode()?,
-                other => bail!("{key} holds a frame of kind {other}, which this version does not know: it was written by a newer flowtrail"),
+        let mut reader = SegmentReader::new(key, bytes)?;
+        while let Some(record) = reader.next().transpose()? {
+            match record.kind {
+                UNITS => self.ledger.extend(reader.value::<Vec<UnitRecord>>(&record)?.into_iter().map(|u| (u.id, u))),
+                FACTS => self.facts.extend(reader.value::<Vec<Fact>>(&record)?),
+                RUNS => self.runs.extend(reader.value::<Vec<Run>>(&record)?),
+                FINDINGS => self.findings.extend(reader.value::<Vec<(String, Kept)>>(&record)?),
+                SNAPSHOTS => self.snapshots = reader.value(&record)?,
+                LEARNED => self.learned = reader.value(&record)?,
+                JUDGED => self.judged = reader.value(&record)?,
+                other => bail!("{key} holds a record of kind {other}, which this version does not know: it was written by a newer flowtrail"),
             }
         }
         Ok(())
@@ -406,16 +427,4 @@ impl DayBlocks {
         }
         accounts
     }
-}
-
-/// The newest commit's time and epoch, for health and readiness.
-#[must_use]
-pub fn describe(commit: &Commit) -> String {
-    format!("epoch {} of {}", commit.epoch, commit.draft.seen_at)
-}
-
-/// Names a segment in words.
-#[must_use]
-pub fn segment_name(segment: &SegmentRef) -> &str {
-    &segment.key
 }

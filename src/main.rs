@@ -1,1 +1,57 @@
-fn main() {}
+//! The binary: arguments, configuration, command.
+//!
+//! Read in this order: [`cli`] (what can be asked), [`config`], [`setup`], then the two drivers, [`replay`] and `run`, with
+//! what they share: [`input`] (where units are), [`reader`] (a unit's bytes to contributions), [`lane`] (what is kept),
+//! [`judging`] (hours to verdicts), [`publish`] (verdicts to tables).
+
+mod cli;
+mod config;
+mod flows;
+mod generate;
+mod input;
+mod judging;
+mod lane;
+mod process;
+mod progress;
+mod publish;
+mod reader;
+mod replay;
+mod setup;
+mod summary;
+
+use clap::Parser as _;
+use cli::{Cli, Command, Failure};
+
+fn main() {
+    process::prepare_signals();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")))
+        .init();
+    // clap ends wrong usage with exit code 2 and words.
+    let cli = Cli::parse();
+    let outcome = match &cli.command {
+        Command::Replay(args) => cli::replay::run(args),
+        Command::Inspect(args) => cli::inspect::run(args),
+        Command::Generate(args) => cli::generate::run(args),
+        Command::Explain(args) => cli::explain::explain(args),
+        Command::Entity(args) => cli::explain::entity(args),
+        Command::Check(args) => cli::check::run(args),
+        Command::Run(_) | Command::Collect(_) | Command::Athena(_) | Command::Requeue(_) | Command::Compact(_) => {
+            Err(Failure::Usage("not in this build".to_owned()))
+        }
+    };
+    let code = match outcome {
+        Ok(code) => code,
+        Err(Failure::Work(message)) => {
+            eprintln!("flowtrail: {message}");
+            1
+        }
+        Err(Failure::Usage(message)) => {
+            eprintln!("flowtrail: {message}");
+            2
+        }
+    };
+    std::process::exit(code);
+}

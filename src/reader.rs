@@ -263,7 +263,7 @@ impl Reader {
                 }
                 Err(reason) => report.quarantine(reason),
             },
-            Kind::Wrapped if depth < 3 => match flow::envelope::peel(text) {
+            Kind::Wrapped if depth < 3 => match flow::envelope::peel(text, self.settings.limits) {
                 Ok(inner) => self.read_text(id, meta, &inner, report, on_rows, depth + 1),
                 Err(error) => report.quarantine(error.to_string()),
             },
@@ -333,7 +333,7 @@ impl Reader {
                 report.record.ended = Ended::Salvaged;
                 report.record.reason = format!("{error}; what came before is counted");
             }
-            Some(flow::parquet::FlowError::NotAFlowLog(what)) => {
+            Some(flow::parquet::FlowError::NotFlowLog(what)) => {
                 report.unrecognised = true;
                 report.ignore(&format!("Parquet, but no flow log: {what}"));
             }
@@ -390,7 +390,7 @@ fn add_call(
     if let Some((account, region, hour)) = flowtrail_enrich::management_hour(call)
         && management.insert((account.to_owned(), region.to_owned(), hour))
     {
-        report.facts.push(flowtrail_enrich::management_fact(account, region, hour));
+        report.facts.push(Fact::management(account, region, hour));
     }
     report.facts.extend(flowtrail_enrich::facts_of_call(call));
 }

@@ -3,11 +3,27 @@
 //! `judge = pure(profiles through the hour before, merged hour, facts)`. The drivers only decide when to call it.
 
 use flowtrail_enrich::{AddressBook, Timelines};
-use flowtrail_ingest::{Day, EventTime};
+use flowtrail_ingest::{EventTime, Ip};
 use serde::{Deserialize, Serialize};
 
-use crate::finding::{Finding, Observation, ProfileRow};
+use crate::contact::Outcome;
+use crate::detectors::change::changes;
+use crate::detectors::new_api_call::{FunctionLook, FunctionProfile, NewApiCall};
+use crate::detectors::new_peer::{NetworkLook, NetworkProfile, NewPeer};
+use crate::detectors::privilege_escalation::{PrincipalLook, PrincipalProfile, PrivilegeEscalation};
+use crate::detectors::scan::Scan;
+use crate::detectors::threat_list::ThreatList;
+use crate::detectors::{Context, Detector};
+use crate::entity::{EntityId, EntityKind, short_name};
+use crate::finding::{Finding, Observation};
+pub use crate::fleet::{Fleet, FleetDelta};
 use crate::hour::AccountHour;
+use crate::incident::finding_id;
+pub use crate::profile::AccountProfiles;
+use crate::profile::Behaviour;
+use crate::suppression::muted_by;
+use crate::text::clean;
+use crate::window::{NetworkHour, Window};
 
 /// `[[suppression]]`: mutes the notice, keeps the signal; must end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,18 +57,6 @@ pub struct Facts<'a> {
     pub book: &'a AddressBook,
 }
 
-/// One account's profiles. Owned by one thread at a time; no account reads another's.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct AccountProfiles {}
-
-/// The fleet's tables: integer sums over all accounts of day D, used from day D+2.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Fleet {}
-
-/// What one account adds to the fleet's tables on one day. Merging is commutative.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct FleetDelta {}
-
 /// What judging one account-hour gave.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Verdict {
@@ -83,27 +87,174 @@ pub struct Learning {
 
 /// Judges one hour of one account against its profiles. Changes nothing.
 #[must_use]
-pub fn judge(_config: &JudgeConfig, _profiles: &AccountProfiles, _fleet: &Fleet, _hour: &AccountHour, _facts: &Facts<'_>) -> Verdict {
-    Verdict::default()
+pub fn judge(config: &JudgeConfig, profiles: &AccountProfiles, fleet: &Fleet, hour: &AccountHour, facts: &Facts<'_>) -> Verdict {
+    judge_window(config, profiles, fleet, &Window::build(hour, facts))
 }
 
-/// Learns one hour: once, at the seal, hour after hour.
-pub fn learn(_config: &JudgeConfig, _profiles: &mut AccountProfiles, _delta: &mut FleetDelta, _hour: &AccountHour, _facts: &Facts<'_>) {}
-
-impl Fleet {
-    /// Takes in day `day`'s sums of all accounts, to be used from `day + 2`.
-    pub fn close_day(&mut self, _day: Day, _deltas: &[FleetDelta]) {}
+/// Learns one hour: once, at the seal, hour after hour. `fleet` is the one that the hour was judged with.
+pub fn learn(config: &JudgeConfig, profiles: &mut AccountProfiles, fleet: &Fleet, delta: &mut FleetDelta, hour: &AccountHour, facts: &Facts<'_>) {
+    learn_window(config, profiles, fleet, delta, &Window::build(hour, facts));
 }
 
-impl AccountProfiles {
-    /// Rows of the `profiles` table as of the end of `day`.
-    #[must_use]
-    pub fn rows(&self, _account: &str, _day: Day) -> Vec<ProfileRow> {
-        Vec::new()
+/// [`judge`] and then [`learn`], with the window built once: the way of `replay`, and of the seal.
+#[must_use]
+pub fn judge_and_learn(
+    config: &JudgeConfig,
+    profiles: &mut AccountProfiles,
+    fleet: &Fleet,
+    delta: &mut FleetDelta,
+    hour: &AccountHour,
+    facts: &Facts<'_>,
+) -> Verdict {
+    let window = Window::build(hour, facts);
+    let verdict = judge_window(config, profiles, fleet, &window);
+    learn_window(config, profiles, fleet, delta, &window);
+    verdict
+}
+
+/// [`judge`] for a window that was built already.
+#[must_use]
+pub fn judge_window(config: &JudgeConfig, profiles: &AccountProfiles, fleet: &Fleet, window: &Window<'_>) -> Verdict {
+    let hour = window.hour;
+    let view = fleet.view(hour.hour.day());
+    let outage = outage_peers(window);
+    let context = Context { config, fleet: &view, account: &hour.account, hour: hour.hour, since: profiles.since, outage: &outage };
+    let changes = changes(hour);
+    let mut verdict = Verdict { attribution: window.attribution, attribution_new: window.attribution_new, ..Verdict::default() };
+    let deployed = |function: &str| profiles.deployed(function, hour.hour) || changes.iter().any(|c| c.is_deploy() && c.function == function);
+
+    let stranger = NetworkProfile::default();
+    for network in &window.networks {
+        let profile = profiles.network(&network.id).map_or(&stranger, |p| p.1);
+        let look = NetworkLook::new(network, profile, deployed_by_candidates(network, &deployed));
+        verdict.findings.extend(NewPeer.judge(profile, &look, &context));
+        verdict.findings.extend(ThreatList.judge(profile, &look, &context));
+        verdict.findings.extend(Scan.judge(profile, &look, &context));
     }
-    /// Warm-up state per detector.
-    #[must_use]
-    pub fn learning(&self, _day: Day) -> Vec<Learning> {
-        Vec::new()
+    let silent = FunctionProfile::default();
+    for function in &window.functions {
+        let known = profiles.function(&EntityId::new(EntityKind::Function, function.arn));
+        let look = FunctionLook { hour, function, deployed: deployed(function.arn) };
+        verdict.findings.extend(NewApiCall.judge(known.map_or(&silent, |p| p.1), &look, &context));
     }
+    let nobody = PrincipalProfile::default();
+    for principal in &window.principals {
+        let known = profiles.principal(&EntityId::new(EntityKind::Principal, principal.principal));
+        let look = PrincipalLook { hour, principal };
+        verdict.findings.extend(PrivilegeEscalation.judge(known.map_or(&nobody, |p| p.1), &look, &context));
+    }
+    for finding in &mut verdict.findings {
+        finish(finding, config);
+    }
+    verdict.findings.sort_by(|a, b| a.finding_id.cmp(&b.finding_id));
+    verdict.observations = changes.iter().map(|c| c.observation(hour)).collect();
+    verdict.observations.extend(outage_observation(window, &outage));
+    verdict
+}
+
+/// [`learn`] for a window that was built already.
+pub fn learn_window(config: &JudgeConfig, profiles: &mut AccountProfiles, fleet: &Fleet, delta: &mut FleetDelta, window: &Window<'_>) {
+    let hour = window.hour;
+    let view = fleet.view(hour.hour.day());
+    let outage = outage_peers(window);
+    let since = profiles.since;
+    profiles.clean(hour.hour, delta);
+    let context = Context { config, fleet: &view, account: &hour.account, hour: hour.hour, since, outage: &outage };
+    let changes = changes(hour);
+    let deploys: Vec<&str> = changes.iter().filter(|c| c.is_deploy()).map(|c| c.function).collect();
+
+    for network in &window.networks {
+        if network.outbound.is_empty() && network.inbound.is_empty() {
+            continue;
+        }
+        let deployed = deployed_by_candidates(network, &|f: &str| profiles.deployed(f, hour.hour) || deploys.contains(&f));
+        let entry = profiles.entry(&network.id, &network.name, network.region.as_deref(), delta);
+        if let Behaviour::Network(profile) = &mut entry.behaviour {
+            let look = NetworkLook::new(network, profile, deployed);
+            // Scan asks which contacts are first ones, so it learns before the peers are known.
+            Scan.learn(profile, &look, &context, delta);
+            ThreatList.learn(profile, &look, &context, delta);
+            NewPeer.learn(profile, &look, &context, delta);
+            entry.age = profile.age;
+        }
+    }
+    for function in &window.functions {
+        let deployed = profiles.deployed(function.arn, hour.hour) || deploys.contains(&function.arn);
+        let id = EntityId::new(EntityKind::Function, function.arn);
+        let entry = profiles.entry(&id, short_name(function.arn), function.arn.split(':').nth(3), delta);
+        if let Behaviour::Function(profile) = &mut entry.behaviour {
+            NewApiCall.learn(profile, &FunctionLook { hour, function, deployed }, &context, delta);
+            entry.age = profile.age;
+        }
+    }
+    for principal in &window.principals {
+        let id = EntityId::new(EntityKind::Principal, principal.principal);
+        let entry = profiles.entry(&id, short_name(principal.principal), None, delta);
+        if let Behaviour::Principal(profile) = &mut entry.behaviour {
+            PrivilegeEscalation.learn(profile, &PrincipalLook { hour, principal }, &context, delta);
+            entry.age.learn(hour.hour, principal.rows.len() as u64);
+        }
+    }
+    for function in deploys {
+        profiles.deploys.insert(function.into(), hour.hour);
+    }
+}
+
+fn deployed_by_candidates(network: &NetworkHour<'_>, deployed: &dyn Fn(&str) -> bool) -> bool {
+    network.enis.iter().any(|e| e.owner.candidates.iter().any(|c| deployed(&c.arn)))
+}
+
+/// What holds for every finding: its id, text that may be shown, and whether its notice is muted.
+fn finish(finding: &mut Finding, config: &JudgeConfig) {
+    finding.finding_id = finding_id(&finding.detector, &finding.account_id, &finding.entity_id, &finding.subject, finding.window_start.day());
+    for text in [&mut finding.title, &mut finding.explanation, &mut finding.next_steps, &mut finding.entity_name, &mut finding.subject_name] {
+        *text = clean(text);
+    }
+    finding.title = finding.title.replace('\n', " ");
+    finding.suppressed_by = muted_by(finding, &config.suppressions);
+}
+
+/// Peers that at least this many entities fail against, while nobody reaches them, are down.
+const OUTAGE_ENTITIES: usize = 3;
+/// More such peers than this are no outage but somebody's list of targets.
+const OUTAGE_PEERS: usize = 10;
+
+/// Peers that several entities failed to reach in this hour and none did: an outage, sorted.
+fn outage_peers(window: &Window<'_>) -> Vec<Ip> {
+    let mut failing: Vec<Ip> = Vec::new();
+    for network in &window.networks {
+        failing.extend(network.peers.iter().filter(|p| p.outcome == Outcome::Failed).map(|p| p.ip));
+    }
+    failing.sort_unstable();
+    let mut down: Vec<Ip> = failing.chunk_by(|a, b| a == b).filter(|c| c.len() >= OUTAGE_ENTITIES).map(|c| c[0]).collect();
+    let reached = |ip: &Ip| {
+        let of = |n: &NetworkHour<'_>| n.peers.binary_search_by_key(ip, |p| p.ip).is_ok_and(|at| n.peers[at].outcome != Outcome::Failed);
+        window.networks.iter().any(of)
+    };
+    down.retain(|ip| !reached(ip));
+    if down.len() > OUTAGE_PEERS { Vec::new() } else { down }
+}
+
+fn outage_observation(window: &Window<'_>, outage: &[Ip]) -> Option<Observation> {
+    let first = outage.first()?;
+    let hour = window.hour;
+    let at = |n: &NetworkHour<'_>| n.peers.binary_search_by_key(first, |p| p.ip).ok();
+    let network = window.networks.iter().find(|n| at(n).is_some())?;
+    let contacts = network.contacts(network.peers.get(at(network)?)?).to_vec();
+    let entities = window.networks.iter().filter(|n| at(n).is_some()).count();
+    let peers: Vec<String> = outage.iter().map(ToString::to_string).collect();
+    Some(Observation {
+        time: hour.hour.start(),
+        account_id: hour.account.clone(),
+        region: network.region.clone(),
+        entity_kind: EntityKind::Account.as_str().into(),
+        entity_id: hour.account.clone(),
+        entity_name: hour.account.clone(),
+        kind: "outage".into(),
+        subject_kind: "peer".into(),
+        subject: peers.join(", "),
+        subject_name: format!("{entities} entities failed to reach {}", crate::text::count(peers.len() as u64, "peer")),
+        score_milli: 0,
+        evidence: network.evidence(&contacts),
+    })
 }

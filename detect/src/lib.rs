@@ -1,19 +1,38 @@
 //! From records to findings: pure, synchronous code over values. No I/O, no clock, no randomness.
 //!
-//! Read in this order: [`hour`] (the atom of judging), [`finding`] (what is said), [`judge`] (how it is called).
+//! Read in this order: [`hour`] (the atom of judging), [`finding`] (what is said), [`judge`] (how it is called),
+//! [`window`] (the entities' hours), [`profile`] (what is known of them), [`detectors`] (the questions).
 
-pub mod block;
-pub mod finding;
 pub mod hour;
-pub mod judge;
-pub mod merge;
 pub mod ports;
 mod prefetch;
+pub mod block;
 pub mod sum;
+pub mod merge;
+pub mod api_row;
+pub mod escalation;
+pub mod finding;
+pub mod judge;
+pub mod window;
+pub mod contact;
+pub mod entity;
+pub mod profile;
+pub mod novelty;
+pub mod fleet;
+pub mod surprise;
+pub mod detectors;
+pub mod incident;
+pub mod suppression;
+pub mod text;
 
+pub use api_row::api_row;
 pub use block::{Block, BlockError, BlockView};
+pub use entity::{EntityId, EntityKind};
 pub use finding::{EvidenceRef, Finding, Observation, ProfileRow, Severity, Term};
 pub use hour::{AccountHour, ApiRow, Conversation, Traffic, UnitRef};
 pub use judge::{AccountProfiles, Facts, Fleet, FleetDelta, JudgeConfig, Learning, Suppression, Verdict};
+pub use incident::Incidents;
+pub use judge::{judge, judge_window, learn, learn_window};
 pub use merge::{CallCounts, merge};
 pub use sum::{FlowCounts, Summer, UnitContext};
+pub use window::Window;

@@ -1,13 +1,14 @@
 //! From bytes to records.
 //!
 //! Read in this order: [`time`] and [`ip`] (the small nouns), [`unit`] (what is admitted once), [`flow`] (flow logs into
-//! columns), [`cloudtrail`] (API calls).
+//! columns), [`cloudtrail`] (API calls), [`source`] (where the bytes come from).
 
 pub mod cloudtrail;
 pub mod flow;
 pub mod ip;
 pub mod inflate;
 pub mod sniff;
+pub mod source;
 pub mod time;
 pub mod unit;
 

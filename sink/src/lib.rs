@@ -1,8 +1,10 @@
 //! From findings to readers: stores, Parquet tables, commits and segments.
 //!
 //! Read in this order: [`store`] (where files live), [`segment`] (state in checked frames), [`commit`] (the one atomic
-//! step), [`tables`] (what readers see).
+//! step), [`tables`] (what readers see),
+//! [`athena`] (how they ask).
 
+pub mod athena;
 pub mod commit;
 pub mod segment;
 pub mod store;

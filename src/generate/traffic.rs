@@ -9,6 +9,8 @@ use super::world::{Eni, Holder, Peer, Target, World, internet};
 
 const HOUR: i64 = 3600;
 const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMP: u8 = 1;
 /// SYN, SYN-ACK, FIN, RST as flow logs have them.
 const SYN: u8 = 2;
 const SYN_ACK: u8 = 18;
@@ -85,8 +87,8 @@ impl<'a> Traffic<'a> {
         }
         let mean = function.archetype.connections(self.hour / HOUR + 72, function.phase, rng);
         let mut count = rng.count(mean * scale);
-        // Thinned out or not, a function that runs steadily is there every hour.
-        if count == 0 && mean >= 2.0 {
+        // A function that runs steadily is there every hour; thinned out, in most.
+        if count == 0 && mean >= 2.0 && (scale >= 1.0 || rng.chance(0.6)) {
             count = 1;
         }
         // In its first days it shows everything it does.
@@ -115,7 +117,9 @@ impl<'a> Traffic<'a> {
             let stranger = Peer { to: Target::Net { base, hosts: 1 }, port: 443, weight: 1, up: 2_000, down: 5_000, from: self.hour };
             self.one(index, &stranger, rng);
         }
-        self.pooled(index, rng);
+        if scale >= 1.0 || rng.chance(scale) {
+            self.pooled(index, rng);
+        }
     }
 
     /// One connection of a function to a peer, at some time of the hour.
@@ -150,7 +154,7 @@ impl<'a> Traffic<'a> {
         self.mark(function, eni, start);
     }
 
-    /// A warm function keeps its first database connection open for hours.
+    /// Some functions keep a database connection open for hours.
     fn pooled(&mut self, index: usize, rng: &mut Rng) {
         let function = &self.world.functions[index];
         let keeps = matches!(function.archetype, super::archetype::Archetype::Api | super::archetype::Archetype::Queue);
@@ -158,7 +162,7 @@ impl<'a> Traffic<'a> {
         // Twelve hours at a time, with the same port; then a new one.
         let spell = self.hour.div_euclid(12 * HOUR);
         let mut dice = Rng::new(self.world.seed, &[13, index as u64, spell as u64]);
-        if !keeps || !dice.chance(0.7) {
+        if !keeps || function.phase % 3 != 0 || !dice.chance(0.8) {
             return;
         }
         let port = 1_024 + dice.below(64_000) as u16;
@@ -209,7 +213,7 @@ impl<'a> Traffic<'a> {
     fn hosts(&mut self, vpc: usize, scale: f64, rng: &mut Rng) {
         for host in &self.world.vpcs[vpc].hosts {
             let people = 0.5 + f64::from(u8::from((7..19).contains(&(self.hour / HOUR % 24))));
-            let count = if host.peers.is_empty() { 0 } else { rng.count(host.level * people * scale).max(1) };
+            let count = if host.peers.is_empty() { 0 } else { rng.count(host.level * people * scale).max(u64::from(scale >= 1.0)) };
             for _ in 0..count {
                 let peer = if host.crawler && rng.chance(0.7) {
                     let base = internet::PARTNERS + 0x7800 + rng.below(0x0700) as u32;
@@ -270,9 +274,16 @@ impl<'a> Traffic<'a> {
     fn knock(&mut self, eni: usize, rng: &mut Rng) {
         let (ours, client) = (self.world.enis[eni].ip, internet::NOISE + 1 + rng.below(200) as u32);
         let start = self.hour + rng.range(0, HOUR - 5);
-        let port = *rng.pick(&[22, 23, 80, 445, 1433, 2375, 3389, 5060, 5900, 6379, 8080, 8443, 9200]);
         let client_port = 1_024 + rng.below(64_000) as u16;
+        let (protocol, client_port, port) = match rng.below(8) {
+            0 => (ICMP, 0, 0),
+            1 => (UDP, client_port, *rng.pick(&[53, 123, 161, 1900])),
+            _ => (TCP, client_port, *rng.pick(&[22, 23, 80, 445, 1433, 2375, 3389, 5060, 5900, 6379, 8080, 8443, 9200])),
+        };
         self.push(eni, (client, client_port), (ours, port), (44, SYN), (start, start + 1), true);
+        if let Some(row) = self.rows.last_mut().filter(|_| protocol != TCP) {
+            (row.protocol, row.flags) = (protocol, 0);
+        }
     }
 
     /// Interfaces without traffic say so; once in a while records were lost.

@@ -14,8 +14,9 @@ use super::call::{ApiCall, Identity, Text};
 use super::scan::DEPTH_MAX;
 use crate::time::EventTime;
 
-/// The members of an object, the last of equal keys, each value as raw JSON.
-struct Members<'a>(BTreeMap<String, &'a str>);
+/// The members of an object, the last of equal keys, each value as raw JSON; and whether any of them is a list of
+/// records, which makes the object an envelope.
+struct Members<'a>(BTreeMap<String, &'a str>, bool);
 
 /// A string as bytes: half a surrogate pair, which `String` cannot hold, comes as three bytes.
 struct Bytes(Vec<u8>);
@@ -29,11 +30,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
                 f.write_str("an object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = BTreeMap::new();
+                let (mut members, mut list) = (BTreeMap::new(), false);
                 while let Some((key, value)) = map.next_entry::<Bytes, &'de RawValue>()? {
-                    members.insert(key.text(), value.get());
+                    let key = key.text();
+                    list |= matches!(key.as_str(), "Records" | "Events" | "events") && value.get().starts_with('[');
+                    members.insert(key, value.get());
                 }
-                Ok(Members(members))
+                Ok(Members(members, list))
             }
         }
         deserializer.deserialize_map(Visit)
@@ -131,8 +134,8 @@ pub fn record(raw: &[u8]) -> Option<ApiCall<'_>> {
     if !object.starts_with('{') || depth(object.as_bytes()) > DEPTH_MAX {
         return None;
     }
-    let top = members(object);
-    if ["Records", "Events", "events"].iter().any(|list| top.get(*list).is_some_and(|raw| raw.starts_with('['))) {
+    let Members(top, list) = serde_json::from_str(object).ok()?;
+    if list {
         return None;
     }
     let user = within(&top, "userIdentity");

@@ -42,7 +42,7 @@ pub mod marks {
 }
 
 /// Typed columns of up to [`BATCH_ROWS`] records of one unit.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FlowBatch {
     /// Line number in the object (text: from 1, the header counted), event index in an envelope (from 0) or Parquet row (from 0).
     pub line: Vec<u32>,
@@ -80,7 +80,7 @@ pub struct FlowBatch {
 }
 
 /// Dictionaries of one unit; indices stay valid over all its batches.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
     /// `interface-id`s in order of first sight.
     pub interfaces: Vec<Box<str>>,

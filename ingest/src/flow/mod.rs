@@ -5,12 +5,16 @@
 
 pub mod batch;
 pub mod envelope;
+mod fast;
 pub mod json;
 pub mod layout;
 mod names;
 pub mod parquet;
 pub mod plain;
 pub mod text;
+
+#[cfg(test)]
+mod tests;
 
 use batch::{FlowBatch, Names};
 use layout::Layout;

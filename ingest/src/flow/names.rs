@@ -8,8 +8,15 @@ use super::batch::{ABSENT, Names};
 /// Finds names in [`Names`] by hash. Kept beside it, so that what consumers see stays two plain lists.
 #[derive(Default)]
 pub(crate) struct NameIndex {
-    interfaces: HashTable<u32>,
-    accounts: HashTable<u32>,
+    interfaces: Dictionary,
+    accounts: Dictionary,
+}
+
+#[derive(Default)]
+struct Dictionary {
+    table: HashTable<u32>,
+    /// What was asked for last; neighbouring records mostly have the same names.
+    last: u32,
 }
 
 /// [`Names`] with its index: gives every name a number, the same for the same name.
@@ -28,23 +35,31 @@ impl Interner<'_> {
     }
 }
 
-fn intern(list: &mut Vec<Box<str>>, table: &mut HashTable<u32>, name: &str) -> u32 {
+fn intern(list: &mut Vec<Box<str>>, index: &mut Dictionary, name: &str) -> u32 {
+    let at = |number: u32| list.get(number as usize).map_or("", |n| &**n);
+    if !name.is_empty() && at(index.last) == name {
+        return index.last;
+    }
     let hash = |name: &str| XxHash3_64::oneshot(name.as_bytes());
+    let Dictionary { table, last } = index;
     // Another reader of the same unit may have added names.
     if table.len() != list.len() {
         table.clear();
-        for (at, name) in list.iter().enumerate() {
-            table.insert_unique(hash(name), at as u32, |i| hash(list.get(*i as usize).map_or("", |n| n)));
+        for number in 0..list.len() as u32 {
+            table.insert_unique(hash(at(number)), number, |n| hash(at(*n)));
         }
     }
     let wanted = hash(name);
-    if let Some(found) = table.find(wanted, |i| list.get(*i as usize).is_some_and(|n| **n == *name)) {
-        return *found;
-    }
-    let number = list.len() as u32;
-    list.push(name.into());
-    table.insert_unique(wanted, number, |i| hash(list.get(*i as usize).map_or("", |n| n)));
-    number
+    *last = match table.find(wanted, |n| at(*n) == name) {
+        Some(found) => *found,
+        None => {
+            let number = list.len() as u32;
+            table.insert_unique(wanted, number, |n| hash(at(*n)));
+            list.push(name.into());
+            number
+        }
+    };
+    *last
 }
 
 #[cfg(test)]

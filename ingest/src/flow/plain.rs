@@ -14,7 +14,7 @@ pub const FUTURE_SLACK: i64 = 600;
 
 /// Above this a time is in milliseconds, whatever the documents say (a long-lived open-source reader guards against
 /// it): as seconds it would lie after the year 5138.
-const SECONDS_MAX: i64 = 99_999_999_999;
+pub(crate) const SECONDS_MAX: i64 = 99_999_999_999;
 
 /// Why one line was set aside. The line goes to `rejects` with its position; the batch goes on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +26,12 @@ pub enum FlowLineError {
         found: usize,
         /// In the header.
         expected: usize,
+    },
+    /// Longer than any record can be.
+    #[error("line has {bytes} bytes, too long for a record")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
     },
     /// Not a whole number without sign.
     #[error("field `{field}` is not a number: {value:?}")]

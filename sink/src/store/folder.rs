@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -139,6 +139,23 @@ impl Store for FolderStore {
             Err(e) if gone(&e) => Ok(None),
             Err(e) => Err(self.error("reading", key, &e)),
         }
+    }
+
+    fn get_range(&self, key: &str, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
+        let read = || -> io::Result<Vec<u8>> {
+            let mut file = File::open(self.root.join(key))?;
+            // Never more than is there, whatever an index says.
+            let len = len.min(file.metadata()?.len().saturating_sub(offset));
+            file.seek(io::SeekFrom::Start(offset))?;
+            let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
+            file.take(len).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        check_key(key)?;
+        read().map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => StoreError::Missing { at: format!("{key:?} in {}", self.describe()), hint: String::new() },
+            _ => self.error("reading", key, &e),
+        })
     }
 
     fn put(&self, key: &str, bytes: &[u8]) -> Result<(), StoreError> {

@@ -23,6 +23,9 @@ pub fn check_store(store: &dyn Store) {
     store.put("a/empty", b"").unwrap();
     assert_eq!(store.get("a/one").unwrap().as_deref(), Some(&b"eleven"[..]));
     assert_eq!(store.get("a/empty").unwrap().as_deref(), Some(&b""[..]));
+    assert_eq!(store.get_range("a/one", 2, 3).unwrap(), b"eve");
+    assert_eq!(store.get_range("a/one", 4, 100).unwrap(), b"en");
+    assert!(store.get_range("no/such", 0, 1).is_err());
     let large: Vec<u8> = (0..3_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     store.put_many(&[("b/large".to_owned(), &large), ("a/dt=2026-01-05/x y+z%.parquet".to_owned(), b"odd name")]).unwrap();
     assert!(store.get("b/large").unwrap().as_deref() == Some(&large[..]), "large object came back changed");

@@ -5,11 +5,15 @@
 pub mod folder;
 pub mod laws;
 pub mod memory;
+#[cfg(feature = "s3")]
+pub mod s3;
 
 use std::sync::Arc;
 
 pub use folder::FolderStore;
 pub use memory::MemoryStore;
+#[cfg(feature = "s3")]
+pub use s3::S3Store;
 
 /// Why a store did not do what it was asked. Every message says which key in which store, and what would help.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +90,20 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store cannot be asked.
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// A range of an object: fewer bytes than `len` where the object ends before. Costs what the range costs, not what
+    /// the object does.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when there is no such object, or when the store cannot be asked.
+    fn get_range(&self, key: &str, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
+        let bytes = self
+            .get(key)?
+            .ok_or_else(|| StoreError::Missing { at: format!("{key:?} in {}", self.describe()), hint: String::new() })?;
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let to = from.saturating_add(usize::try_from(len).unwrap_or(usize::MAX)).min(bytes.len());
+        Ok(bytes.get(from..to).unwrap_or_default().to_vec())
+    }
 
     /// Replaces atomically, durable on return.
     ///
@@ -176,6 +194,12 @@ pub fn open(location: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, St
     Ok(Arc::new(FolderStore::new(location)))
 }
 
+#[cfg(feature = "s3")]
+fn open_s3(bucket: &str, prefix: &str, options: &StoreOptions, _bad: &dyn Fn(&str) -> StoreError) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(S3Store::open(bucket, prefix, options)?))
+}
+
+#[cfg(not(feature = "s3"))]
 fn open_s3(_: &str, _: &str, _: &StoreOptions, bad: &dyn Fn(&str) -> StoreError) -> Result<Arc<dyn Store>, StoreError> {
     Err(bad("this build has no S3: build with the feature `s3` (cargo build --release --features s3)"))
 }

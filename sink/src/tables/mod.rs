@@ -4,11 +4,15 @@
 //! Equal rows make equal bytes: rows are sorted, the writer's settings are fixed and nothing tells of the run.
 
 mod columns;
+mod pages;
 mod read;
+mod symbols;
 
+pub mod api_calls;
 pub mod coverage;
 pub mod eni_owners;
 pub mod findings;
+pub mod flows;
 pub mod observations;
 pub mod profiles;
 pub mod set_aside;
@@ -24,13 +28,16 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 
+pub use api_calls::{ApiCallRow, ApiCallsWriter};
 pub use columns::Columns;
 pub use coverage::CoverageRow;
 pub use findings::{FindingRow, Status, finding_json, read_findings};
+pub use flows::{FlowNames, FlowsWriter};
 pub use read::{read_rows, rows_json};
 pub use set_aside::{LateRow, QuarantineRow, RejectRow};
+pub use symbols::{Symbol, Symbols};
 
 /// Written into every file's metadata as `schema_version`. Columns may be added without raising it.
 pub const SCHEMA_VERSION: &str = "1";
@@ -119,7 +126,8 @@ impl Table {
             Self::Rejects => RejectRow::columns(&[]),
             Self::Late => LateRow::columns(&[]),
             Self::Quarantine => QuarantineRow::columns(&[]),
-            Self::Flows | Self::ApiCalls => Columns::new(),
+            Self::Flows => return flows::schema(),
+            Self::ApiCalls => ApiCallRow::columns(&[]),
         };
         columns.schema()
     }
@@ -234,20 +242,19 @@ pub fn snapshot<R: Row>(day: Day, rows: Vec<R>) -> Result<Option<TableFile>, Tab
 }
 
 /// The writer's settings, the same for every file of a table.
-pub(crate) fn properties(level: i32) -> WriterProperties {
+pub(crate) fn properties(level: i32) -> WriterPropertiesBuilder {
     WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(level).unwrap_or_default()))
         // Not the library's version: a new one must not change files whose rows did not change.
         .set_created_by("flowtrail version 1".to_owned())
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_key_value_metadata(Some(vec![KeyValue::new("schema_version".to_owned(), SCHEMA_VERSION.to_owned())]))
-        .build()
 }
 
 pub(crate) fn write(table: Table, batch: &RecordBatch) -> Result<Vec<u8>, TableError> {
     let error = |e: parquet::errors::ParquetError| TableError::Write { table: table.name(), why: e.to_string() };
     // Arrow's own copy of the schema only matters to arrow readers, and would show them types that others do not see.
-    let options = ArrowWriterOptions::new().with_properties(properties(3)).with_skip_arrow_metadata(true);
+    let options = ArrowWriterOptions::new().with_properties(properties(3).build()).with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(Vec::new(), batch.schema(), options).map_err(error)?;
     writer.write(batch).map_err(error)?;
     writer.into_inner().map_err(error)

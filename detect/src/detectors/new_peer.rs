@@ -1,0 +1,473 @@
+//! Detector 1, new peer of a static entity: one that always talks to the same few peers talks to another one.
+
+use flowtrail_enrich::{PeerKind, PeerName};
+use flowtrail_ingest::Ip;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::contact::Outcome;
+use crate::detectors::scan::{Pair, ScanBaseline};
+use crate::detectors::{Context, Detector, attribute, closing, draft};
+use crate::finding::{Finding, Severity};
+use crate::fleet::FleetDelta;
+use crate::novelty::{Learned, Novelty, NoveltyOdds, SETTLING_HOURS, Space, flags, key_of, key_of_bytes};
+use crate::profile::{Age, warm_up_of};
+use crate::surprise::{self, Evidence, KIND_CAP, LOW, level, milli, of_normal, of_p};
+use crate::text;
+use crate::window::{NetworkHour, PeerHour};
+
+/// Findings of one entity and hour; more new peers than that are one story, told by the strongest.
+const FINDINGS_MAX: usize = 8;
+/// Failed attempts in one hour from which on they are the scan detector's business.
+const ATTEMPTS_MAX: usize = 5;
+/// Less than this to a new peer says nothing about amounts.
+const BYTES_OF_INTEREST: u64 = 1_000_000;
+/// Below this `R` an entity counts as steady in a small fleet: at most about one hour with a new peer in a month.
+/// (detectors.md says 0.6; with that, one earlier incident would blind the rule for three weeks.)
+const STEADY: f64 = 1.5;
+
+/// The profile of a network entity: the baseline of detectors 1, 6 and 8.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NetworkProfile {
+    /// Active time.
+    pub age: Age,
+    /// Known peers.
+    pub peers: Novelty,
+    /// Known service ports of peers.
+    pub ports: Novelty,
+    /// Bytes to outside in an active hour.
+    pub bytes: Level,
+    /// Detector 8's part.
+    pub scan: ScanBaseline,
+    /// Listed peers met before: (address hash, last day), sorted. Detector 6's part.
+    pub listed: Vec<(u64, u16)>,
+}
+
+/// Mean and variance of `ln(1 + x)` over active hours, half-life 7 days of them.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Level {
+    hours: u32,
+    mean: f64,
+    variance: f64,
+}
+
+impl Level {
+    fn learn(&mut self, x: u64) {
+        let value = surprise::ln_1p(x as f64);
+        self.hours = self.hours.saturating_add(1);
+        // The plain mean at first, then an exponential one: 1 - 2^(-1/168).
+        let a = (1.0 / f64::from(self.hours)).max(0.004_117);
+        let off = value - self.mean;
+        self.mean += a * off;
+        self.variance = (1.0 - a) * (self.variance + a * off * off);
+    }
+
+    /// Surprise of `x` in one hour; `None` while too little is known.
+    fn surprise(&self, x: u64) -> Option<f64> {
+        // A floor under the deviation, so that an hour twice the usual is no surprise to an entity of constant hours.
+        let deviation = libm::sqrt(self.variance).max(0.5);
+        (self.hours >= 24).then(|| of_normal((surprise::ln_1p(x as f64) - self.mean) / deviation))
+    }
+
+    fn usual(&self) -> u64 {
+        (libm::exp(self.mean) - 1.0).max(0.0) as u64
+    }
+}
+
+impl NetworkProfile {
+    /// For the `rates` column.
+    #[must_use]
+    pub fn rates_json(&self, active: u64) -> Value {
+        json!({ "active_hours": active, "bytes_out_usual_hour": self.bytes.usual(), "first_contacts_answered": self.scan.good, "first_contacts_failed": self.scan.bad })
+    }
+}
+
+/// How well a peer is known.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Familiarity {
+    /// At some level: its address, its neighbourhood, its service or owner.
+    Known,
+    /// Only from attempts that failed.
+    Tried,
+    /// Not at all.
+    New,
+}
+
+/// A network entity's hour, looked at with its profile: each peer classified once for all detectors.
+pub struct NetworkLook<'w, 'a> {
+    /// The hour.
+    pub network: &'w NetworkHour<'a>,
+    /// One per peer of the hour.
+    pub peers: Vec<PeerLook>,
+    /// Distinct (peer, port, protocol) not known before.
+    pub pairs: Vec<Pair>,
+    /// A candidate function was deployed within a day.
+    pub deployed: bool,
+}
+
+/// A peer, classified.
+pub struct PeerLook {
+    /// How well it is known.
+    pub familiarity: Familiarity,
+    /// The key that is new, or known: of the coarsest level.
+    pub key: u64,
+    /// It goes into the map when learned.
+    learnable: bool,
+}
+
+fn address_key(ip: Ip, account: &str) -> u64 {
+    // Private ranges repeat between accounts: 10.0.0.5 here is not 10.0.0.5 there.
+    key_of_bytes(Space::Peer, 0, &ip.0.to_be_bytes(), if ip.is_private() { account.as_bytes() } else { b"" })
+}
+
+fn neighbourhood_key(ip: Ip) -> u64 {
+    key_of_bytes(Space::Peer, 1, &ip.neighbourhood().0.to_be_bytes(), b"")
+}
+
+/// Ports above the ephemeral boundary are one class.
+pub(crate) fn port_key(port: u16, protocol: u8) -> u64 {
+    key_of_bytes(Space::Port, 0, &port.min(32_768).to_be_bytes(), &[protocol])
+}
+
+fn name_key(name: &PeerName) -> u64 {
+    key_of(Space::Peer, "name", &name.key)
+}
+
+impl<'w, 'a> NetworkLook<'w, 'a> {
+    /// Classifies an entity's peers by what its profile knew before the hour.
+    #[must_use]
+    pub fn new(network: &'w NetworkHour<'a>, profile: &NetworkProfile, deployed: bool) -> Self {
+        let day = network.hour.hour.day();
+        let peers: Vec<PeerLook> = network.peers.iter().map(|p| classify(network, p, profile)).collect();
+        let mut pairs = Vec::new();
+        let mut last_port: Option<(u16, u8, bool)> = None;
+        let mut port_known = |port: u16, protocol: u8| match last_port {
+            Some((p, q, known)) if (p, q) == (port, protocol) => known,
+            _ => {
+                let known = profile.ports.knows(port_key(port, protocol), day);
+                last_port = Some((port, protocol, known));
+                known
+            }
+        };
+        for (at, (peer, look)) in network.peers.iter().zip(&peers).enumerate() {
+            for contact in network.contacts(peer) {
+                let known = port_known(contact.port, contact.protocol);
+                if look.familiarity == Familiarity::Known && known {
+                    continue;
+                }
+                let outcome = contact.outcome(network.conversation(*contact), true);
+                match pairs.last_mut() {
+                    Some(Pair { peer, port, protocol, outcome: best, .. }) if (*peer, *port, *protocol) == (at as u32, contact.port, contact.protocol) => {
+                        *best = outcome.max(*best);
+                    }
+                    _ => {
+                        let tried = profile.scan.has_tried(pair_key(contact.peer, contact.port, contact.protocol));
+                        pairs.push(Pair { peer: at as u32, port: contact.port, protocol: contact.protocol, outcome, port_known: known, tried });
+                    }
+                }
+            }
+        }
+        Self { network, peers, pairs, deployed }
+    }
+}
+
+/// The hash of a (peer, port, protocol) that was tried.
+pub(crate) fn pair_key(ip: Ip, port: u16, protocol: u8) -> u64 {
+    let [high, low] = port.to_be_bytes();
+    key_of_bytes(Space::Peer, 3, &ip.0.to_be_bytes(), &[high, low, protocol])
+}
+
+/// The hash of a peer that was tried.
+pub(crate) fn tried_key(ip: Ip) -> u64 {
+    key_of_bytes(Space::Peer, 4, &ip.0.to_be_bytes(), b"")
+}
+
+fn classify(network: &NetworkHour<'_>, peer: &PeerHour, profile: &NetworkProfile) -> PeerLook {
+    let day = network.hour.hour.day();
+    let learnable = peer.answered && peer.outcome != Outcome::Failed;
+    let address = address_key(peer.ip, &network.hour.account);
+    let look = |familiarity, key| PeerLook { familiarity, key, learnable };
+    let known_address = profile.peers.get(address, day);
+    // Most peers are known public addresses: they need no name.
+    if !peer.ip.is_private() && known_address.is_some() {
+        return look(Familiarity::Known, address);
+    }
+    let name = network.peer_name(peer);
+    let (known, key) = match name.kind {
+        PeerKind::Owner => {
+            let key = name_key(name);
+            // An address learned before anybody was known to hold it is the same peer with a name now.
+            (profile.peers.knows(key, day) || known_address.is_some_and(|k| k.flags & flags::UNNAMED != 0), key)
+        }
+        PeerKind::AwsService | PeerKind::Network => (profile.peers.knows(name_key(name), day) || known_address.is_some(), name_key(name)),
+        PeerKind::AwsRented | PeerKind::Private => (known_address.is_some(), address),
+        PeerKind::Internet => (profile.peers.knows(neighbourhood_key(peer.ip), day), address),
+    };
+    if known {
+        look(Familiarity::Known, key)
+    } else if profile.scan.has_tried(tried_key(peer.ip)) && !learnable {
+        look(Familiarity::Tried, key)
+    } else {
+        look(Familiarity::New, key)
+    }
+}
+
+/// Detector 1.
+pub struct NewPeer;
+
+impl Detector for NewPeer {
+    const NAME: &'static str = "new_peer";
+    const VERSION: i32 = 1;
+    type Baseline = NetworkProfile;
+    type Hour<'h> = NetworkLook<'h, 'h>;
+
+    fn judge(&self, profile: &NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Vec<Finding> {
+        let day = context.hour.day();
+        let network = look.network;
+        if network.forwards || profile.peers.is_dynamic(day) || !profile.age.past(warm_up_of(Self::NAME), context.hour) {
+            return Vec::new();
+        }
+        let mut fresh = fresh(look);
+        if fresh.is_empty() {
+            return Vec::new();
+        }
+        let attempts = fresh.iter().filter(|at| !look.peers[**at].learnable).count();
+        if attempts >= ATTEMPTS_MAX {
+            fresh.retain(|at| look.peers[*at].learnable);
+        }
+        let mut findings: Vec<(i64, Finding)> = fresh.iter().filter_map(|at| self.finding(profile, look, *at, fresh.len(), context)).collect();
+        findings.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.subject.cmp(&b.1.subject)));
+        findings.truncate(FINDINGS_MAX);
+        findings.into_iter().map(|f| f.1).collect()
+    }
+
+    fn learn(&self, profile: &mut NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>, delta: &mut FleetDelta) {
+        let network = look.network;
+        let settled = profile.age.first.is_some() && profile.age.hours(context.hour) >= SETTLING_HOURS;
+        let fresh = fresh(look);
+        let new_keys = fresh.iter().filter(|at| look.peers[**at].learnable).count();
+        if new_keys > 0 {
+            let judged = self.judge(profile, look, context);
+            for at in fresh.iter().filter(|at| look.peers[**at].learnable) {
+                let ip = network.peers[*at].ip;
+                if !judged.iter().any(|f| f.severity >= Severity::Medium && f.peer_ip == Some(ip)) {
+                    delta.benign(Space::Peer, context.fleet.prevalence(look.peers[*at].key));
+                }
+            }
+        }
+        let mut keys = Vec::new();
+        let mut ports = Vec::new();
+        let mut seen_ports: Vec<(u16, u8)> = Vec::new();
+        let mut outside = 0u64;
+        for (peer, seen) in network.peers.iter().zip(&look.peers) {
+            if !peer.ip.is_private() {
+                outside = outside.saturating_add(peer.sent);
+            }
+            if !seen.learnable {
+                continue;
+            }
+            for contact in network.contacts(peer) {
+                let port = (contact.port.min(32_768), contact.protocol);
+                if seen_ports.last() != Some(&port) && contact.outcome(network.conversation(*contact), true) != Outcome::Failed {
+                    seen_ports.push(port);
+                }
+            }
+            let address = address_key(peer.ip, &network.hour.account);
+            if seen.familiarity == Familiarity::Known && seen.key == address && !peer.ip.is_private() {
+                keys.push(Learned { key: address, flags: flags::COUNTED, name: None });
+                keys.push(Learned { key: neighbourhood_key(peer.ip), flags: 0, name: None });
+                continue;
+            }
+            let name = network.peer_name(peer);
+            let shown = || Some(if name.name == name.key { name.name.clone() } else { format!("{} ({})", name.name, peer.ip) });
+            match name.kind {
+                PeerKind::Owner => {
+                    keys.push(Learned { key: name_key(name), flags: flags::COUNTED, name: shown() });
+                    keys.push(Learned { key: address, flags: 0, name: None });
+                }
+                PeerKind::AwsService | PeerKind::Network => keys.push(Learned { key: name_key(name), flags: flags::COUNTED, name: Some(name.name.clone()) }),
+                PeerKind::AwsRented => keys.push(Learned { key: address, flags: flags::COUNTED, name: shown() }),
+                PeerKind::Private => keys.push(Learned { key: address, flags: flags::UNNAMED | flags::COUNTED, name: shown() }),
+                PeerKind::Internet => {
+                    keys.push(Learned { key: address, flags: flags::COUNTED, name: shown() });
+                    keys.push(Learned { key: neighbourhood_key(peer.ip), flags: 0, name: None });
+                }
+            }
+        }
+        seen_ports.sort_unstable();
+        seen_ports.dedup();
+        let day = context.hour.day();
+        let mut new_ports = 0;
+        for (port, protocol) in seen_ports {
+            let key = port_key(port, protocol);
+            new_ports += usize::from(!profile.ports.knows(key, day));
+            ports.push(Learned { key, flags: flags::COUNTED, name: Some(text::port(port, protocol)) });
+        }
+        for (space, map, keys, new) in [(Space::Peer, &mut profile.peers, keys, new_keys), (Space::Port, &mut profile.ports, ports, new_ports)] {
+            if settled {
+                delta.hour(space, map.rates(context.hour).class(look.deployed), new);
+            }
+            map.learn(space, context.hour, keys, if settled { new } else { 0 }, delta);
+        }
+        profile.bytes.learn(outside);
+        profile.age.learn(context.hour, 0);
+    }
+}
+
+/// Indices of the peers that are new, one for each new key: the first met, then the smallest address.
+fn fresh(look: &NetworkLook<'_, '_>) -> Vec<usize> {
+    let mut fresh: Vec<usize> = (0..look.peers.len()).filter(|at| look.peers[*at].familiarity == Familiarity::New).collect();
+    let order = |at: &usize| {
+        let peer = &look.network.peers[*at];
+        (look.peers[*at].key, !look.peers[*at].learnable, peer.first, peer.ip)
+    };
+    fresh.sort_by_key(order);
+    fresh.dedup_by_key(|at| look.peers[*at].key);
+    fresh.sort_unstable();
+    fresh
+}
+
+impl NewPeer {
+    /// Judges one new peer; `new` is the number of new keys in the hour.
+    fn finding(&self, profile: &NetworkProfile, look: &NetworkLook<'_, '_>, at: usize, new: usize, context: &Context<'_>) -> Option<(i64, Finding)> {
+        let network = look.network;
+        let (peer, seen) = (network.peers.get(at)?, look.peers.get(at)?);
+        let day = context.hour.day();
+        let name = network.peer_name(peer);
+        let contacts = network.contacts(peer);
+        let first = *contacts.iter().min_by_key(|c| (network.conversation(**c).first, c.port, c.protocol))?;
+        let rates = profile.peers.rates(context.hour);
+        let odds = NoveltyOdds::of(rates, look.deployed, Space::Peer, new, context.fleet);
+        let mut evidence = Evidence::default();
+        evidence.add("novelty", of_p(odds.p), novelty_words(&odds, look.deployed, new));
+        let known_to = context.fleet.prevalence(seen.key);
+        let entities = context.fleet.entities(Space::Peer).max(0) as u64;
+        let rarity = of_p(context.fleet.rarity(Space::Peer, known_to));
+        evidence.add("prevalence", rarity, prevalence_words(known_to, entities));
+        let odd_port = look.pairs.iter().filter(|p| p.peer as usize == at && !p.port_known).map(|p| (p.port, p.protocol)).min();
+        if let Some((port, protocol)) = odd_port {
+            let port_odds = NoveltyOdds::of(profile.ports.rates(context.hour), look.deployed, Space::Port, 1, context.fleet);
+            evidence.add("port", of_p(port_odds.p), format!("port {} is new for it too, after {}", text::port(port, protocol), text::count(profile.ports.len(day) as u64, "known port")));
+        }
+        if peer.sent >= BYTES_OF_INTEREST
+            && let Some(s) = profile.bytes.surprise(peer.sent)
+        {
+            // Mostly sending is upload: producer/consumer ratio over 0.7 adds one (detectors.md 4).
+            let upload = peer.sent as f64 - peer.received as f64 > 0.7 * (peer.sent as f64 + peer.received as f64);
+            let s = (s.min(KIND_CAP) + if upload { 1.0 } else { 0.0 }).min(KIND_CAP);
+            let direction = if upload { "; it received only " } else { "; it received " };
+            evidence.add("bytes", s, format!("{} out, usually {} an hour to all of outside{direction}{}", text::bytes(peer.sent), text::bytes(profile.bytes.usual()), text::bytes(peer.received)));
+        }
+        let listed = network.listed(peer.ip, peer.first);
+        if let Some(hit) = listed.first() {
+            evidence.add("list", KIND_CAP, format!("the address is on list `{}` as {}", hit.list, hit.category));
+        }
+        let refused = !seen.learnable;
+        let mut s = evidence.surprise();
+        if refused {
+            s = (s - 1.0).max(0.0);
+        }
+        let mut severity = level(s, context.config);
+        let mut rule = "";
+        if evidence.kinds() < 2 && listed.is_empty() {
+            severity = severity.map(|l| l.min(Severity::Low));
+        }
+        // A small fleet has too little history for numbers alone to speak (detectors.md 0.3).
+        if odds.small_fleet && severity.is_none() && rates.r < STEADY && peer.is_outside(name) {
+            severity = Some(Severity::Low);
+            s = s.max(LOW);
+            rule = "\nThe fleet is small, so a rule speaks: a steady entity met an address outside all known ranges.";
+        }
+        let severity = severity?;
+
+        let enis: Vec<u32> = contacts.iter().map(|c| c.eni).collect();
+        let mut finding = draft::<Self>(context, &network.id, &network.name, network.region.as_deref());
+        attribute(&mut finding, network, enis);
+        finding.severity = severity;
+        finding.score_milli = milli(s);
+        finding.subject_kind = "peer".into();
+        finding.subject = peer.ip.to_string();
+        finding.subject_name = name.name.clone();
+        finding.peer_ip = Some(peer.ip);
+        finding.peer_port = Some(i32::from(first.port));
+        finding.protocol = Some(i32::from(first.protocol));
+        finding.direction = Some("out".into());
+        finding.first_seen = peer.first;
+        finding.last_seen = peer.last;
+        finding.count = peer.flows.min(i64::MAX as u64) as i64;
+        finding.bytes_out = peer.sent.min(i64::MAX as u64) as i64;
+        finding.bytes_in = peer.received.min(i64::MAX as u64) as i64;
+        finding.tactics = vec!["TA0011".into(), "TA0010".into()];
+        finding.techniques = vec!["T1071".into(), "T1041".into()];
+        finding.evidence = network.evidence(contacts);
+        let days = profile.age.days(context.hour);
+        finding.learned = json!({
+            "days": days, "active_hours": profile.age.active, "known_peers": profile.peers.counted(day), "hours_with_new_peer": (rates.r * 100.0) as u64 as f64 / 100.0,
+            "known_ports": profile.ports.len(day), "bytes_out_usual_hour": profile.bytes.usual(), "fleet_entities": entities,
+        })
+        .to_string();
+        let called = if name.name == finding.subject { String::new() } else { format!(" ({})", name.name) };
+        let ports = text::port(first.port, first.protocol);
+        let target = if peer.ip.is_v4() { format!("{}:{ports}", peer.ip) } else { format!("[{}]:{ports}", peer.ip) };
+        let did = match (refused, peer.rejected) {
+            (false, _) => "talked to",
+            (true, true) => "tried to reach (refused)",
+            (true, false) => "tried to reach (no answer)",
+        };
+        finding.title = format!("{} {did} {target}{called} for the first time", network.name);
+        let usual: Vec<&str> = profile.peers.named(day).into_iter().map(|n| n.0).collect();
+        let peers_known = text::count(profile.peers.counted(day), "peer");
+        let terms: Vec<String> = evidence.terms.iter().map(|t| format!("{} (S {}.{})", t.says, t.s_milli / 1000, t.s_milli % 1000 / 100)).collect();
+        finding.explanation = format!(
+            "`{}` {did} {target}{called} at {} {}: {} out, {} in, {}.\n\
+             Learned: in {} and {} it had {}{}, and about {} with a new one in the last month.\n\
+             Unusual because {}.{rule}\n\
+             It would have stayed silent had the peer been met in the last 30 days, lain in a known neighbourhood or service, or in the first 14 days.\n{}",
+            network.name,
+            text::clock(peer.first),
+            text::during(context.hour),
+            text::bytes(peer.sent),
+            text::bytes(peer.received),
+            text::count(peer.flows, "flow record"),
+            text::count(days.max(0) as u64, "day"),
+            text::count(u64::from(profile.age.active), "active hour"),
+            peers_known,
+            if usual.is_empty() { String::new() } else { format!(" (most recently {})", text::listed(usual, 3)) },
+            text::count((rates.r + 0.5) as u64, "hour"),
+            terms.join("; "),
+            closing(&finding),
+        );
+        finding.next_steps = format!(
+            "1. Ask the owner of {} whether {} is expected; look for a deploy, a new dependency or a changed endpoint.\n\
+             2. Look the address up (reverse DNS, passive DNS, threat intelligence) and query `flows` for other interfaces that talk to it.\n\
+             3. If it is not expected: block the address in the security group or network ACL, set the function's reserved concurrency to 0, \
+             rotate its role's credentials, and keep the code package for analysis.",
+            finding.candidates.first().map_or(network.name.as_str(), |c| crate::entity::short_name(&c.arn)),
+            peer.ip,
+        );
+        finding.evidence_terms = evidence.terms;
+        Some((finding.score_milli, finding))
+    }
+}
+
+fn novelty_words(odds: &NoveltyOdds, deployed: bool, new: usize) -> String {
+    let deploy = if deployed { "it was deployed within the last 24 h" } else { "none was deployed" };
+    let several = if new > 1 { format!("; this hour has {new} new ones") } else { String::new() };
+    if odds.small_fleet {
+        format!("it met a new peer in about {} active hours{several}; {deploy}", text::one_in(odds.p))
+    } else {
+        format!("entities this steady meet a new peer in {} hours{several}; {deploy}", text::one_in(odds.p))
+    }
+}
+
+fn prevalence_words(known_to: u32, entities: u64) -> String {
+    match known_to {
+        0 if entities > 0 => format!("nobody else among {} knows this peer", text::count(entities, "entity")),
+        0 => "no other entity is known to talk to this peer".to_owned(),
+        n => format!("{} of {} know this peer", thousands_of(n), text::count(entities.max(u64::from(n)), "entity")),
+    }
+}
+
+fn thousands_of(n: u32) -> String {
+    text::thousands(u64::from(n))
+}

@@ -1,0 +1,530 @@
+//! Detector 8, port scan and lateral movement: is it looking for hosts or services, or moving to neighbours?
+//!
+//! An order-free random walk over the hour's first contacts (Jung et al. 2004): each failure speaks for a scanner, each
+//! success against. It is a function of the two counts, so it does not matter in which order the contacts came.
+
+use std::collections::BTreeMap;
+
+use flowtrail_enrich::PeerKind;
+use flowtrail_ingest::{EventTime, Hour, Ip};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::contact::{Contact, Outcome};
+use crate::detectors::new_peer::{Familiarity, NetworkLook, NetworkProfile, pair_key, tried_key};
+use crate::detectors::{Context, Detector, attribute, closing, draft, surprise_of};
+use crate::finding::{Finding, Severity};
+use crate::fleet::FleetDelta;
+use crate::novelty::{NoveltyOdds, Space, day16};
+use crate::profile::warm_up_of;
+use crate::surprise::{CAP, Evidence, MEDIUM, level, milli, of_p};
+use crate::text;
+use crate::window::PeerHour;
+
+/// `ln(.99 / 1e-6)`: detection .99, one false alarm in a million.
+const ALARM: f64 = 13.8;
+/// Hosts on one port that make a sweep, ports on one host that make a scan (Zeek's scan policy).
+const SWEEP_HOSTS: usize = 25;
+const SCAN_PORTS: usize = 15;
+/// First contacts (answered, failed) that an entity is taken to have made before it was known.
+const PRIOR: (f64, f64) = (31.0, 3.0);
+/// Tried keys kept, by smallest hash.
+const TRIED_MAX: usize = 256;
+/// Tried keys are forgotten like known ones.
+const TRIED_DAYS: u16 = 30;
+/// Hourly pairs kept for slow scans.
+const PAIRS_HOURS: i32 = 24;
+/// New internal peers on such ports in one hour that make lateral movement.
+const LATERAL_PEERS: usize = 3;
+/// Administration and data ports (detectors.md 8).
+const LATERAL_PORTS: [u16; 16] = [22, 23, 135, 139, 445, 1433, 2375, 3306, 3389, 5432, 5985, 6379, 9200, 10250, 11211, 27017];
+
+/// A (peer, port, protocol) that the profile did not know, with the best outcome of the hour.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// Index of the peer in the hour.
+    pub peer: u32,
+    /// Service port.
+    pub port: u16,
+    /// IANA protocol.
+    pub protocol: u8,
+    /// How it went.
+    pub outcome: Outcome,
+    /// The port is known from other peers.
+    pub port_known: bool,
+    /// It was tried in vain before.
+    pub tried: bool,
+}
+
+/// What detector 8 remembers of an entity.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ScanBaseline {
+    /// First contacts that were answered.
+    pub good: u32,
+    /// First contacts that failed.
+    pub bad: u32,
+    /// (hour, answered, failed) of the last 24 hours.
+    hours: Vec<(Hour, u16, u16)>,
+    /// What was tried in vain: (hash, last day), sorted, the smallest hashes.
+    tried: Vec<(u64, u16)>,
+}
+
+impl ScanBaseline {
+    /// True if this peer, or peer and port, failed before.
+    #[must_use]
+    pub fn has_tried(&self, key: u64) -> bool {
+        self.tried.binary_search_by_key(&key, |t| t.0).is_ok()
+    }
+
+    /// The usual share of first contacts that are answered: 5 % lower bound (Wilson), between .3 and .95.
+    ///
+    /// It starts from [`PRIOR`], at .8: a steady entity makes so few first contacts that a bound from those alone would
+    /// let it scan 30 ports unseen.
+    #[must_use]
+    pub fn usual_success(&self) -> f64 {
+        let (n, z) = (f64::from(self.good) + f64::from(self.bad) + PRIOR.0 + PRIOR.1, 1.645);
+        let p = (f64::from(self.good) + PRIOR.0) / n;
+        let centre = p + z * z / (2.0 * n);
+        let spread = z * libm::sqrt(p * (1.0 - p) / n + z * z / (4.0 * n * n));
+        ((centre - spread) / (1.0 + z * z / n)).clamp(0.3, 0.95)
+    }
+
+    fn remember(&mut self, keys: &[u64], day: u16) {
+        self.tried.retain(|(_, last)| day <= last.saturating_add(TRIED_DAYS));
+        for key in keys {
+            match self.tried.binary_search_by_key(key, |t| t.0) {
+                Ok(at) => self.tried[at].1 = day,
+                Err(at) if at < TRIED_MAX => self.tried.insert(at, (*key, day)),
+                Err(_) => {}
+            }
+            self.tried.truncate(TRIED_MAX);
+        }
+    }
+}
+
+/// Log-likelihood that `s` answered and `f` failed contacts are a scanner's, against an entity whose first contacts
+/// are usually answered with probability `t0`.
+fn walk(s: f64, f: f64, t0: f64) -> f64 {
+    let t1 = t0 / 4.0;
+    f * libm::log((1.0 - t1) / (1.0 - t0)) + s * libm::log(t1 / t0)
+}
+
+/// Detector 8.
+pub struct Scan;
+
+struct Tally {
+    answered: usize,
+    failed: usize,
+    /// Failed and not tried in vain before: a dead neighbour that is asked every hour is one failure, not one an hour.
+    failed_first: usize,
+    /// Failing hosts by (port, protocol), failing ports by host.
+    hosts: BTreeMap<(u16, u8), Vec<u32>>,
+    ports: BTreeMap<u32, usize>,
+}
+
+fn tally(look: &NetworkLook<'_, '_>, outage: &[Ip]) -> Tally {
+    let mut tally = Tally { answered: 0, failed: 0, failed_first: 0, hosts: BTreeMap::new(), ports: BTreeMap::new() };
+    for pair in &look.pairs {
+        match pair.outcome {
+            Outcome::Succeeded => tally.answered += 1,
+            Outcome::Failed if look.network.peers.get(pair.peer as usize).is_some_and(|p| outage.binary_search(&p.ip).is_err()) => {
+                tally.failed += 1;
+                tally.failed_first += usize::from(!pair.tried);
+            }
+            _ => continue,
+        }
+        // A scan that finds something is still one: answered pairs count towards its shape.
+        tally.hosts.entry((pair.port, pair.protocol)).or_default().push(pair.peer);
+        *tally.ports.entry(pair.peer).or_default() += 1;
+    }
+    tally
+}
+
+impl Detector for Scan {
+    const NAME: &'static str = "scan";
+    const VERSION: i32 = 1;
+    type Baseline = NetworkProfile;
+    type Hour<'h> = NetworkLook<'h, 'h>;
+
+    fn judge(&self, profile: &NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if !look.network.forwards {
+            findings.extend(self.scanning(profile, look, context));
+            findings.extend(self.lateral(profile, look, context));
+        }
+        findings.extend(self.scanned(look, context));
+        findings
+    }
+
+    fn learn(&self, profile: &mut NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>, _delta: &mut FleetDelta) {
+        let tally = tally(look, context.outage);
+        let alarm = self.scanning(profile, look, context).is_some();
+        let scan = &mut profile.scan;
+        let oldest = context.hour.0.saturating_sub(PAIRS_HOURS - 1);
+        scan.hours.retain(|h| h.0.0 >= oldest);
+        if tally.answered + tally.failed_first > 0 {
+            let short = |n: usize| n.min(usize::from(u16::MAX)) as u16;
+            scan.hours.push((context.hour, short(tally.answered), short(tally.failed_first)));
+        }
+        // What an alarm spoke of is no example of the usual.
+        if !alarm {
+            scan.good = scan.good.saturating_add(tally.answered as u32);
+            scan.bad = scan.bad.saturating_add(tally.failed_first as u32);
+            if scan.good.saturating_add(scan.bad) > 100_000 {
+                scan.good /= 2;
+                scan.bad /= 2;
+            }
+        }
+        let network = look.network;
+        let mut tried: Vec<u64> = Vec::new();
+        for pair in look.pairs.iter().filter(|p| p.outcome == Outcome::Failed) {
+            if let Some(peer) = network.peers.get(pair.peer as usize) {
+                tried.push(pair_key(peer.ip, pair.port, pair.protocol));
+            }
+        }
+        for (peer, seen) in network.peers.iter().zip(&look.peers) {
+            if seen.familiarity != Familiarity::Known && (peer.outcome == Outcome::Failed || !peer.answered) {
+                tried.push(tried_key(peer.ip));
+            }
+        }
+        tried.sort_unstable();
+        profile.scan.remember(&tried, day16(context.hour.day()));
+    }
+}
+
+impl Scan {
+    fn scanning(&self, profile: &NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Option<Finding> {
+        let tally = tally(look, context.outage);
+        if tally.failed == 0 {
+            return None;
+        }
+        let warm = profile.age.past(warm_up_of(Self::NAME), context.hour);
+        let t0 = if warm { profile.scan.usual_success() } else { 0.8 };
+        let now = walk(tally.answered as f64, tally.failed as f64, t0);
+        let oldest = context.hour.0.saturating_sub(PAIRS_HOURS - 1);
+        let past = profile.scan.hours.iter().filter(|h| h.0.0 >= oldest && h.0 < context.hour);
+        let (s, f) = past.fold((0u64, 0u64), |(s, f), h| (s + u64::from(h.1), f + u64::from(h.2)));
+        let slow = walk(s as f64 + tally.answered as f64, f as f64 + tally.failed_first as f64, t0);
+        let is_slow = now < ALARM;
+        if is_slow && (slow < ALARM || tally.failed_first == 0 || f == 0) {
+            return None;
+        }
+        let sweep = tally.hosts.iter().map(|(port, hosts)| (hosts.len(), std::cmp::Reverse(*port))).max();
+        let network = look.network;
+        let ip_of = |peer: u32| network.peers.get(peer as usize).map(|p| p.ip);
+        let scan = tally.ports.iter().filter_map(|(peer, ports)| Some((*ports, std::cmp::Reverse(ip_of(*peer)?)))).max();
+        let sweep = sweep.filter(|s| s.0 >= SWEEP_HOSTS);
+        let scan = scan.filter(|s| s.0 >= SCAN_PORTS);
+        if !warm && sweep.is_none() && scan.is_none() {
+            return None;
+        }
+        let l = if is_slow { slow } else { now };
+        let mut s_walk = (l / core::f64::consts::LN_10).min(CAP);
+        let (subject_kind, subject, title, severity, technique);
+        let tries = |n: usize| text::count(n as u64, "failed first contact");
+        match (sweep, scan) {
+            (Some((hosts, std::cmp::Reverse((port, protocol)))), other) if other.is_none_or(|o| o.0 < hosts) => {
+                let port = text::port(port, protocol);
+                (subject_kind, subject) = ("port", format!("port {port}"));
+                title = format!("{} swept {} on port {port}", network.name, text::count(hosts as u64, "host"));
+                severity = level(s_walk, context.config).unwrap_or(Severity::Medium).max(Severity::Medium);
+                technique = "T1018";
+            }
+            (_, Some((ports, std::cmp::Reverse(ip)))) => {
+                (subject_kind, subject) = ("host", ip.to_string());
+                title = format!("{} scanned {} of {ip}", network.name, text::count(ports as u64, "port"));
+                severity = level(s_walk, context.config).unwrap_or(Severity::Medium).max(Severity::Medium);
+                technique = "T1046";
+            }
+            _ => {
+                (subject_kind, subject) = ("contacts", "many failed contacts".to_owned());
+                title = if is_slow { format!("{} failed to reach new peers again and again over 24 hours", network.name) } else { format!("{} had {}", network.name, tries(tally.failed)) };
+                severity = Severity::Low;
+                s_walk = s_walk.min(MEDIUM - 0.001);
+                technique = "T1046";
+            }
+        }
+        let wanted = |pair: &Pair| match subject_kind {
+            "port" => format!("port {}", text::port(pair.port, pair.protocol)) == subject,
+            "host" => ip_of(pair.peer).is_some_and(|ip| ip.to_string() == subject),
+            _ => pair.outcome == Outcome::Failed,
+        };
+        let pairs: Vec<&Pair> = look.pairs.iter().filter(|p| wanted(p)).collect();
+        let contacts: Vec<Contact> = contacts_of(look, &pairs);
+        let mut finding = draft::<Self>(context, &network.id, &network.name, network.region.as_deref());
+        fill(&mut finding, look, &contacts);
+        finding.severity = severity;
+        finding.score_milli = milli(s_walk);
+        finding.subject_kind = subject_kind.to_owned();
+        finding.subject_name.clone_from(&subject);
+        finding.subject = subject;
+        finding.direction = Some("out".into());
+        if subject_kind == "port" {
+            finding.peer_port = pairs.first().map(|p| i32::from(p.port));
+            finding.protocol = pairs.first().map(|p| i32::from(p.protocol));
+        } else if subject_kind == "host" {
+            finding.peer_ip = pairs.first().and_then(|p| ip_of(p.peer));
+        }
+        finding.tactics = vec!["TA0007".into()];
+        finding.techniques = if technique == "T1018" { vec!["T1046".into(), "T1018".into()] } else { vec!["T1046".into()] };
+        let usual = profile.scan.good + profile.scan.bad;
+        finding.learned = json!({
+            "days": profile.age.days(context.hour), "active_hours": profile.age.active, "first_contacts_answered": profile.scan.good,
+            "first_contacts_failed": profile.scan.bad, "usual_success_milli": milli(t0), "failed_in_24_hours": f,
+        })
+        .to_string();
+        finding.evidence_terms.push(crate::finding::Term {
+            kind: "walk".into(),
+            s_milli: milli(s_walk),
+            says: format!("{} and {} answered weigh L = {:.1} against a limit of {ALARM}", tries(tally.failed), tally.answered, l),
+        });
+        let refused = pairs.iter().filter(|p| p.outcome == Outcome::Failed).count();
+        let answered = pairs.iter().filter(|p| p.outcome == Outcome::Succeeded).count();
+        let hosts = distinct(pairs.iter().map(|p| p.peer));
+        let ports = distinct(pairs.iter().map(|p| (p.port, p.protocol)));
+        let slow_words = if is_slow { format!(" Together with {f} failed ones of the 23 hours before it is a slow scan.") } else { String::new() };
+        finding.explanation = format!(
+            "`{}` tried {} on {} it did not know, {}: {refused} were refused or never answered, {answered} were answered.{slow_words}\n\
+             Learned: in {} {} of its {} failed ({}).\n\
+             Unusual because for an entity whose first contacts are answered at least {:.0} % of the time, so many failures have a likelihood ratio of e^{:.1} for a scanner.\n\
+             It would have stayed silent below about {:.0} more failures than answers, or had the peers been known{}.\n{}",
+            network.name,
+            text::count(ports as u64, "port"),
+            text::count(hosts as u64, "host"),
+            text::during(context.hour),
+            text::count(profile.age.days(context.hour).max(0) as u64, "day"),
+            profile.scan.bad,
+            text::count(u64::from(usual), "first contact"),
+            if usual == 0 { "none were seen before".to_owned() } else { format!("{} %", u64::from(profile.scan.bad) * 100 / u64::from(usual)) },
+            t0 * 100.0,
+            l,
+            (ALARM / libm::log((1.0 - t0 / 4.0) / (1.0 - t0))).max(1.0),
+            if warm { "" } else { ", and in its first 3 days below 25 hosts on a port or 15 ports of a host" },
+            closing(&finding),
+        );
+        finding.title = title;
+        finding.next_steps = format!(
+            "1. Find out what {} ran in that hour: a scanner, a health check with a wrong list, or somebody's shell.\n\
+             2. Look in `flows` at the contacts that were answered: they are what was found.\n\
+             3. If nobody can explain it: cut the security group's outbound rules to the known peers, set reserved concurrency to 0, and rotate the role's credentials.",
+            finding.candidates.first().map_or(network.name.as_str(), |c| crate::entity::short_name(&c.arn)),
+        );
+        Some(finding)
+    }
+
+    /// Answered by several new internal peers on administration or data ports.
+    fn lateral(&self, profile: &NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Option<Finding> {
+        let network = look.network;
+        if !profile.age.past(warm_up_of(Self::NAME), context.hour) || profile.peers.is_dynamic(context.hour.day()) {
+            return None;
+        }
+        let internal = |peer: &PeerHour| peer.ip.is_private() || network.peer_name(peer).kind == PeerKind::Owner;
+        let pairs: Vec<&Pair> = look
+            .pairs
+            .iter()
+            .filter(|p| p.outcome == Outcome::Succeeded && p.protocol == 6 && LATERAL_PORTS.contains(&p.port))
+            .filter(|p| look.peers.get(p.peer as usize).is_some_and(|l| l.familiarity != Familiarity::Known))
+            .filter(|p| network.peers.get(p.peer as usize).is_some_and(internal))
+            .collect();
+        let peers = distinct(pairs.iter().map(|p| p.peer));
+        if peers < LATERAL_PEERS {
+            return None;
+        }
+        let rates = profile.peers.rates(context.hour);
+        let odds = NoveltyOdds::of(rates, look.deployed, Space::Peer, peers, context.fleet);
+        let mut evidence = Evidence::default();
+        evidence.add("pattern", 3.0, format!("{} on administration or data ports answered in one hour", text::count(peers as u64, "new internal peer")));
+        evidence.add("novelty", of_p(odds.p), format!("so many new peers at once come in about {} of its hours", text::one_in(odds.p)));
+        let s = evidence.surprise().max(surprise_of(Severity::Low));
+        let contacts = contacts_of(look, &pairs);
+        let mut finding = draft::<Self>(context, &network.id, &network.name, network.region.as_deref());
+        fill(&mut finding, look, &contacts);
+        finding.severity = level(s, context.config).unwrap_or(Severity::Low);
+        finding.score_milli = milli(s);
+        finding.subject_kind = "lateral".into();
+        finding.subject = "lateral movement".into();
+        finding.subject_name = "lateral movement".into();
+        finding.direction = Some("out".into());
+        finding.tactics = vec!["TA0008".into()];
+        finding.techniques = vec!["T1021".into(), "T1210".into()];
+        let ports: Vec<String> = {
+            let mut ports: Vec<u16> = pairs.iter().map(|p| p.port).collect();
+            ports.sort_unstable();
+            ports.dedup();
+            ports.into_iter().map(|p| p.to_string()).collect()
+        };
+        let names: Vec<String> = {
+            let mut seen: Vec<u32> = pairs.iter().map(|p| p.peer).collect();
+            seen.dedup();
+            seen.into_iter().filter_map(|p| network.peers.get(p as usize)).map(|p| shown(&network.peer_name(p).name, p.ip)).collect()
+        };
+        finding.title = format!("{} reached {} on {}", network.name, text::count(peers as u64, "new internal peer"), text::listed(ports.iter().map(String::as_str), 4));
+        finding.learned = json!({ "days": profile.age.days(context.hour), "active_hours": profile.age.active, "known_peers": profile.peers.counted(context.hour.day()) }).to_string();
+        finding.explanation = format!(
+            "`{}` was answered by {} it never talked to before, on port {}, {}: {}.\n\
+             Learned: in {} and {} it had {}.\n\
+             Unusual because {}.\n\
+             It would have stayed silent with fewer than {LATERAL_PEERS} such peers, or had it met them before.\n{}",
+            network.name,
+            text::count(peers as u64, "internal peer"),
+            text::listed(ports.iter().map(String::as_str), 6),
+            text::during(context.hour),
+            text::listed(names.iter().map(String::as_str), 6),
+            text::count(profile.age.days(context.hour).max(0) as u64, "day"),
+            text::count(u64::from(profile.age.active), "active hour"),
+            text::count(profile.peers.counted(context.hour.day()), "known peer"),
+            evidence.terms.iter().map(|t| t.says.clone()).collect::<Vec<_>>().join("; "),
+            closing(&finding),
+        );
+        finding.evidence_terms = evidence.terms;
+        finding.next_steps = "1. Ask whether a new database, cache or host was meant to be used; look for a deploy in the day before.\n\
+             2. Look at the reached hosts' own logs for logins and queries at that time.\n\
+             3. If it is not explained: take the security group's access to these ports away, set the function's reserved concurrency to 0, and change the credentials it could read."
+            .into();
+        Some(finding)
+    }
+
+    /// Many sources or ports refused at one of our addresses: somebody scans us. One finding per target.
+    fn scanned(&self, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Vec<Finding> {
+        let network = look.network;
+        let own = |c: &Contact| {
+            let conversation = network.conversation(*c);
+            if c.own_client { conversation.client } else { conversation.server }
+        };
+        let mut targets: BTreeMap<Ip, (Vec<Ip>, Vec<(u16, u8)>, Vec<Contact>)> = BTreeMap::new();
+        for contact in network.inbound.iter().filter(|c| network.conversation(**c).rejected) {
+            let target = targets.entry(own(contact)).or_default();
+            target.0.push(contact.peer);
+            target.1.push((contact.port, contact.protocol));
+            target.2.push(*contact);
+        }
+        let mut findings = Vec::new();
+        for (ip, (mut sources, mut ports, contacts)) in targets {
+            sources.sort_unstable();
+            sources.dedup();
+            ports.sort_unstable();
+            ports.dedup();
+            if sources.len() < SWEEP_HOSTS && ports.len() < SCAN_PORTS {
+                continue;
+            }
+            // Who was refused at many ports and answered at another has found something.
+            let mut by_source: BTreeMap<Ip, usize> = BTreeMap::new();
+            for contact in &contacts {
+                *by_source.entry(contact.peer).or_default() += 1;
+            }
+            let answered: Vec<Contact> = network
+                .inbound
+                .iter()
+                .filter(|c| own(c) == ip && by_source.get(&c.peer).is_some_and(|n| *n >= SCAN_PORTS))
+                .filter(|c| c.outcome(network.conversation(**c), false) == Outcome::Succeeded)
+                .copied()
+                .collect();
+            let severity = if answered.is_empty() { Severity::Informational } else { Severity::Low };
+            let mut finding = draft::<Self>(context, &network.id, &network.name, network.region.as_deref());
+            fill(&mut finding, look, &contacts);
+            finding.severity = severity;
+            finding.score_milli = milli(surprise_of(severity));
+            finding.subject_kind = "target".into();
+            finding.subject = ip.to_string();
+            finding.subject_name = network.name.clone();
+            finding.direction = Some("in".into());
+            finding.tactics = vec!["TA0007".into()];
+            finding.techniques = vec!["T1046".into()];
+            finding.title = format!("{} was scanned: {} refused at {ip}", network.name, text::count(sources.len() as u64, "source"));
+            finding.evidence_terms.push(crate::finding::Term {
+                kind: "walk".into(),
+                s_milli: milli(surprise_of(severity)),
+                says: format!("{} on {} refused", text::count(sources.len() as u64, "source"), text::count(ports.len() as u64, "port")),
+            });
+            finding.explanation = format!(
+                "{} tried {} at {ip} of `{}` and were refused, {}.{}\n\
+                 Learned: nothing is learned of refused visitors; this counts from 25 sources or 15 ports on.\n\
+                 Unusual only in number: addresses that the internet can reach see this every day.\n\
+                 It would have stayed silent below 25 sources and 15 ports.\n{}",
+                text::count(sources.len() as u64, "source"),
+                text::count(ports.len() as u64, "port"),
+                network.name,
+                text::during(context.hour),
+                if answered.is_empty() { String::new() } else { format!(" One that was refused at many ports was answered at {}.", text::count(answered.len() as u64, "other contact")) },
+                closing(&finding),
+            );
+            finding.next_steps = "1. Check that the interface is meant to be reachable from there.\n2. If something answered, look at that port first.".into();
+            findings.push(finding);
+        }
+        findings
+    }
+}
+
+fn shown(name: &str, ip: Ip) -> String {
+    let address = ip.to_string();
+    if name == address { address } else { format!("{name} ({address})") }
+}
+
+fn distinct<T: Ord>(items: impl Iterator<Item = T>) -> usize {
+    let mut items: Vec<T> = items.collect();
+    items.sort();
+    items.dedup();
+    items.len()
+}
+
+/// The contacts of these pairs.
+fn contacts_of(look: &NetworkLook<'_, '_>, pairs: &[&Pair]) -> Vec<Contact> {
+    let mut contacts = Vec::new();
+    for pair in pairs {
+        let Some(peer) = look.network.peers.get(pair.peer as usize) else { continue };
+        contacts.extend(look.network.contacts(peer).iter().filter(|c| c.port == pair.port && c.protocol == pair.protocol));
+    }
+    contacts
+}
+
+/// Times, counts, bytes, who and where of a finding, from its contacts.
+pub(crate) fn fill(finding: &mut Finding, look: &NetworkLook<'_, '_>, contacts: &[Contact]) {
+    let network = look.network;
+    attribute(finding, network, contacts.iter().map(|c| c.eni));
+    let (mut first, mut last, mut flows, mut sent, mut received) = (EventTime::MAX, EventTime::MIN, 0u64, 0u64, 0u64);
+    for contact in contacts {
+        let c = network.conversation(*contact);
+        let (out, back) = (contact.sent(c), contact.received(c));
+        first = first.min(c.first);
+        last = last.max(c.last);
+        flows += u64::from(out.flows) + u64::from(back.flows);
+        sent = sent.saturating_add(out.bytes);
+        received = received.saturating_add(back.bytes);
+    }
+    finding.first_seen = first;
+    finding.last_seen = last;
+    finding.count = flows.min(i64::MAX as u64) as i64;
+    finding.bytes_out = sent.min(i64::MAX as u64) as i64;
+    finding.bytes_in = received.min(i64::MAX as u64) as i64;
+    finding.evidence = network.evidence(contacts);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_net_failures_alarm_at_a_usual_success_of_eighty_percent() {
+        assert!(walk(0.0, 9.0, 0.8) < ALARM && walk(0.0, 10.0, 0.8) >= ALARM);
+        assert!(walk(5.0, 14.0, 0.8) < ALARM && walk(0.0, 58.0, 0.95) > ALARM);
+    }
+
+    #[test]
+    fn usual_success_stays_in_its_bounds() {
+        let with = |good, bad| ScanBaseline { good, bad, ..ScanBaseline::default() }.usual_success();
+        assert!((0.795..0.805).contains(&with(0, 0)), "{}", with(0, 0));
+        assert_eq!(with(0, 500), 0.3);
+        assert_eq!(with(100_000, 0), 0.95);
+        assert!(with(2, 0) > with(0, 0) && (0.45..0.53).contains(&with(500, 500)));
+    }
+
+    #[test]
+    fn what_was_tried_is_capped_by_hash_and_forgotten() {
+        let mut scan = ScanBaseline::default();
+        let keys: Vec<u64> = (0..1000).map(|k| k * 7).collect();
+        scan.remember(&keys, 100);
+        assert!(scan.has_tried(0) && scan.has_tried(255 * 7) && !scan.has_tried(256 * 7) && !scan.has_tried(1));
+        scan.remember(&[3], 131);
+        assert!(scan.has_tried(3) && !scan.has_tried(0));
+    }
+}

@@ -1,0 +1,211 @@
+//! Incidents: the hours of one UTC day that ask the same question, joined into one finding.
+//!
+//! The join is a fold over a set of (hour, finding): which hour was judged first, or judged again, does not show. So
+//! `replay`, which judges an hour once, and `run`, which looks several times, end with the same row.
+
+use std::collections::BTreeMap;
+
+use flowtrail_ingest::{Day, Hour};
+use serde::{Deserialize, Serialize};
+
+use crate::finding::Finding;
+
+/// The id of what is asked: BLAKE3-128 of (detector, account and entity, subject, UTC day), in hex.
+#[must_use]
+pub fn finding_id(detector: &str, account: &str, entity: &str, subject: &str, day: Day) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for part in [detector, account, entity, subject] {
+        // With its length before it, no part can run into the next.
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.update(&day.0.to_le_bytes());
+    hasher.finalize().to_hex().as_str().get(..32).unwrap_or_default().to_owned()
+}
+
+/// Findings of hours, kept apart so that an hour can be judged again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Incidents {
+    /// By id, by hour: that hour's part.
+    parts: BTreeMap<String, BTreeMap<Hour, Finding>>,
+    /// Which ids an account's hour took part in.
+    hours: BTreeMap<(String, Hour), Vec<String>>,
+}
+
+impl Incidents {
+    /// Adds one hour's finding, in place of what that hour said before under the same id.
+    pub fn add(&mut self, finding: Finding) {
+        let hour = finding.window_start.hour();
+        let ids = self.hours.entry((finding.account_id.clone(), hour)).or_default();
+        if let Err(at) = ids.binary_search(&finding.finding_id) {
+            ids.insert(at, finding.finding_id.clone());
+        }
+        self.parts.entry(finding.finding_id.clone()).or_default().insert(hour, finding);
+    }
+
+    /// Replaces all that one account's hour said. Returns the ids whose joined finding may have changed, sorted; one
+    /// that no longer stands has nothing left to join.
+    pub fn replace_hour(&mut self, account: &str, hour: Hour, findings: Vec<Finding>) -> Vec<String> {
+        let mut touched = self.hours.remove(&(account.to_owned(), hour)).unwrap_or_default();
+        for id in &touched {
+            if let Some(parts) = self.parts.get_mut(id) {
+                parts.remove(&hour);
+                if parts.is_empty() {
+                    self.parts.remove(id);
+                }
+            }
+        }
+        for finding in findings {
+            touched.push(finding.finding_id.clone());
+            self.add(finding);
+        }
+        touched.sort();
+        touched.dedup();
+        touched
+    }
+
+    /// The joined finding of an id, if it stands.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<Finding> {
+        self.parts.get(id).and_then(join)
+    }
+
+    /// All findings that stand, joined, by id.
+    pub fn standing(&self) -> impl Iterator<Item = Finding> + '_ {
+        self.parts.values().filter_map(join)
+    }
+
+    /// Number of findings that stand.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Nothing stands.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Forgets the days before `day`: nothing can be added to them any more.
+    pub fn forget_before(&mut self, day: Day) {
+        let first = day.first_hour();
+        self.hours.retain(|(_, hour), _| *hour >= first);
+        self.parts.retain(|_, parts| {
+            parts.retain(|hour, _| *hour >= first);
+            !parts.is_empty()
+        });
+    }
+}
+
+/// The strongest hour speaks (ties: the earliest); counters are summed, the span is the whole, evidence the earliest.
+fn join(parts: &BTreeMap<Hour, Finding>) -> Option<Finding> {
+    let strongest = parts.iter().max_by(|a, b| (a.1.severity, a.1.score_milli).cmp(&(b.1.severity, b.1.score_milli)).then_with(|| b.0.cmp(a.0)))?.1;
+    let mut joined = strongest.clone();
+    if parts.len() == 1 {
+        return Some(joined);
+    }
+    (joined.count, joined.bytes_out, joined.bytes_in) = (0, 0, 0);
+    joined.evidence.clear();
+    for part in parts.values() {
+        joined.window_start = joined.window_start.min(part.window_start);
+        joined.window_end = joined.window_end.max(part.window_end);
+        joined.first_seen = joined.first_seen.min(part.first_seen);
+        joined.last_seen = joined.last_seen.max(part.last_seen);
+        joined.count = joined.count.saturating_add(part.count);
+        joined.bytes_out = joined.bytes_out.saturating_add(part.bytes_out);
+        joined.bytes_in = joined.bytes_in.saturating_add(part.bytes_in);
+        joined.coverage_milli = joined.coverage_milli.min(part.coverage_milli);
+        for evidence in &part.evidence {
+            // Hours come in order and each brings its own earliest first.
+            if joined.evidence.len() < 10 && !joined.evidence.contains(evidence) {
+                joined.evidence.push(evidence.clone());
+            }
+        }
+    }
+    let hours = parts.len();
+    let noted = format!("\nSeen in {hours} hours of that day; the numbers above are those of the hour that spoke loudest.");
+    joined.explanation.push_str(&noted);
+    Some(joined)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::finding::{EvidenceRef, Severity};
+    use proptest::prelude::*;
+
+    fn part(id: u8, hour: i32, severity: u8, score: i64) -> Finding {
+        Finding {
+            finding_id: format!("id{id}"),
+            account_id: "1".into(),
+            severity: if severity == 0 { Severity::Low } else { Severity::High },
+            score_milli: score,
+            title: format!("{hour} {score}"),
+            window_start: Hour(hour).start(),
+            window_end: Hour(hour).end(),
+            first_seen: Hour(hour).start().plus(score),
+            last_seen: Hour(hour).end(),
+            count: score,
+            evidence: (0..6).map(|n| EvidenceRef { position: hour as u64 * 100 + n, ..EvidenceRef::default() }).collect(),
+            ..Finding::default()
+        }
+    }
+
+    #[test]
+    fn ids_tell_their_parts_apart() {
+        let id = |d: &str, a: &str, e: &str, s: &str, day| finding_id(d, a, e, s, Day(day));
+        let base = id("scan", "1", "ab", "c", 7);
+        assert_eq!((base.len(), base.clone()), (32, id("scan", "1", "ab", "c", 7)));
+        for other in [id("scan", "1", "a", "bc", 7), id("scan", "1", "ab", "c", 8), id("scan", "2", "ab", "c", 7), id("new_peer", "1", "ab", "c", 7)] {
+            assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn the_strongest_hour_speaks_and_counters_are_summed() {
+        let mut incidents = Incidents::default();
+        for (hour, severity, score) in [(26, 0, 9), (24, 1, 5), (25, 1, 5)] {
+            incidents.add(part(1, hour, severity, score));
+        }
+        let joined = incidents.get("id1").unwrap();
+        assert_eq!((joined.severity, joined.title.as_str(), joined.count), (Severity::High, "24 5", 19));
+        assert_eq!((joined.window_start, joined.window_end), (Hour(24).start(), Hour(26).end()));
+        assert_eq!(joined.evidence.iter().map(|e| e.position).collect::<Vec<_>>(), [2400, 2401, 2402, 2403, 2404, 2405, 2500, 2501, 2502, 2503]);
+        assert_eq!(incidents.replace_hour("1", Hour(24), Vec::new()), ["id1"]);
+        assert_eq!(incidents.get("id1").unwrap().title, "25 5");
+        incidents.replace_hour("1", Hour(25), Vec::new());
+        incidents.replace_hour("1", Hour(26), Vec::new());
+        assert!(incidents.is_empty() && incidents.hours.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn looks_in_any_order_end_alike(
+            looks in prop::collection::vec((24i32..30, prop::collection::vec((0u8..3, 0u8..2, 0i64..5), 0..4)), 1..12),
+            turn in any::<prop::sample::Index>(),
+        ) {
+            // The last look at each hour counts, whatever was said before and in whatever order the hours come.
+            let last: BTreeMap<i32, Vec<Finding>> = looks.iter().map(|(hour, said)| {
+                let findings: BTreeMap<u8, Finding> = said.iter().map(|(id, severity, score)| (*id, part(*id, *hour, *severity, *score))).collect();
+                (*hour, findings.into_values().collect())
+            }).collect();
+            let mut live = Incidents::default();
+            for (hour, said) in &looks {
+                live.replace_hour("1", Hour(*hour), said.iter().map(|(id, severity, score)| part(*id, *hour, *severity, *score)).collect());
+            }
+            for (hour, findings) in &last {
+                live.replace_hour("1", Hour(*hour), findings.clone());
+            }
+            let mut hours: Vec<_> = last.into_iter().collect();
+            let by = turn.index(hours.len());
+            hours.rotate_left(by);
+            let mut once = Incidents::default();
+            hours.into_iter().flat_map(|h| h.1).for_each(|f| once.add(f));
+            prop_assert_eq!(live.standing().collect::<Vec<_>>(), once.standing().collect::<Vec<_>>());
+            let bytes = postcard::to_stdvec(&once).unwrap();
+            prop_assert_eq!(postcard::from_bytes::<Incidents>(&bytes).unwrap(), once);
+        }
+    }
+}

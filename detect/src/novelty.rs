@@ -1,0 +1,352 @@
+//! The novelty engine (detectors.md 0.3): what an entity is known to do, and how unlikely something new is.
+
+use flowtrail_ingest::{Day, Hour};
+use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_64;
+
+use crate::fleet::{FleetDelta, FleetView};
+use crate::surprise::decay;
+
+/// Keys an entity may know; over it, the smallest hashes stay and the entity counts as dynamic.
+pub const KNOWN_MAX: usize = 512;
+/// A key not seen for this long is forgotten.
+pub const FORGET_DAYS: u16 = 30;
+/// Half-life of `T` and `R`, in hours.
+const HALF_LIFE_HOURS: f64 = 30.0 * 24.0;
+/// In its first week an entity meets its regular peers: such hours say nothing about how often it meets new ones.
+pub const SETTLING_HOURS: i32 = 7 * 24;
+/// Names kept to be shown to people.
+const NAMES_MAX: usize = 24;
+const SCALE: f64 = 65_536.0;
+
+/// What kind of key: each has tables of its own.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Space {
+    /// Peers of network entities.
+    Peer = 0,
+    /// Actions of functions.
+    Action = 1,
+    /// Ports of network entities.
+    Port = 2,
+}
+
+/// Number of [`Space`]s.
+pub const SPACES: usize = 3;
+/// Classes of `(R, T, deploy)`.
+pub const CLASSES: usize = 7 * 5 * 2;
+
+/// A key of one space: XXH3-64 of its level and text.
+#[must_use]
+pub fn key_of(space: Space, level: &str, text: &str) -> u64 {
+    let mut bytes: smallvec::SmallVec<[u8; 96]> = smallvec::SmallVec::new();
+    bytes.push(space as u8);
+    bytes.extend_from_slice(level.as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(text.as_bytes());
+    XxHash3_64::oneshot(&bytes)
+}
+
+/// A key of bytes, for addresses and ports.
+#[must_use]
+pub fn key_of_bytes(space: Space, level: u8, text: &[u8], more: &[u8]) -> u64 {
+    let mut bytes: smallvec::SmallVec<[u8; 64]> = smallvec::SmallVec::new();
+    bytes.extend_from_slice(&[space as u8, 0xff, level]);
+    bytes.extend_from_slice(text);
+    bytes.extend_from_slice(more);
+    XxHash3_64::oneshot(&bytes)
+}
+
+/// One known key, 16 bytes.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownKey {
+    /// XXH3-64 of the key.
+    pub key: u64,
+    /// First day, from 1970.
+    pub first: u16,
+    /// Last day.
+    pub last: u16,
+    /// Hours in which it was seen.
+    pub hours: u16,
+    /// Bits of [`flags`].
+    pub flags: u16,
+}
+
+/// Bits of [`KnownKey::flags`].
+pub mod flags {
+    /// The address was learned while nobody was known to hold it.
+    pub const UNNAMED: u16 = 1;
+    /// People would count it: a peer or an action, not a neighbourhood or a service.
+    pub const COUNTED: u16 = 2;
+}
+
+/// A key to learn.
+#[derive(Clone, Debug)]
+pub struct Learned {
+    /// The key.
+    pub key: u64,
+    /// Bits of [`flags`].
+    pub flags: u16,
+    /// Name to show, for keys that people should see.
+    pub name: Option<String>,
+}
+
+/// Known keys of one space, and how often new ones come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Novelty {
+    /// Sorted by key.
+    known: Vec<KnownKey>,
+    /// Names of the most recently seen, sorted by key.
+    names: Vec<(u64, Box<str>)>,
+    /// `T`: decayed active hours, in 1/65536.
+    active: u32,
+    /// `R`: decayed hours with a new key, in 1/65536.
+    novel: u32,
+    /// The hour both are decayed to.
+    at: Hour,
+    /// Last day on which a key did not fit.
+    full: u16,
+}
+
+/// `T` and `R` at some hour.
+#[derive(Copy, Clone, Debug, Default, PartialEq)]
+pub struct Rates {
+    /// Decayed active hours.
+    pub t: f64,
+    /// Decayed hours with at least one new key.
+    pub r: f64,
+}
+
+impl Rates {
+    /// The class that the fleet counts this entity's hour in.
+    #[must_use]
+    pub fn class(self, deployed: bool) -> usize {
+        let bucket = |x: f64, edges: &[f64]| edges.iter().take_while(|e| x >= **e).count();
+        let r = bucket(self.r, &[0.05, 0.6, 2.0, 5.0, 15.0, 50.0]);
+        let t = bucket(self.t, &[24.0, 72.0, 168.0, 336.0]);
+        (r * 5 + t) * 2 + usize::from(deployed)
+    }
+}
+
+/// A day as the 16 bits that keys keep of it.
+#[must_use]
+pub fn day16(day: Day) -> u16 {
+    day.0.clamp(0, i32::from(u16::MAX)) as u16
+}
+
+impl Novelty {
+    /// The known key, unless it is forgotten by `day`.
+    #[must_use]
+    pub fn get(&self, key: u64, day: Day) -> Option<&KnownKey> {
+        let found = self.known.binary_search_by_key(&key, |k| k.key).ok().map(|at| &self.known[at])?;
+        (day16(day) <= found.last.saturating_add(FORGET_DAYS)).then_some(found)
+    }
+
+    /// True if `key` is known on `day`.
+    #[must_use]
+    pub fn knows(&self, key: u64, day: Day) -> bool {
+        self.get(key, day).is_some()
+    }
+
+    /// Keys known on `day`.
+    #[must_use]
+    pub fn len(&self, day: Day) -> usize {
+        self.known.iter().filter(|k| day16(day) <= k.last.saturating_add(FORGET_DAYS)).count()
+    }
+
+    /// Keys known on `day` that people would count.
+    #[must_use]
+    pub fn counted(&self, day: Day) -> u64 {
+        self.known.iter().filter(|k| k.flags & flags::COUNTED != 0 && day16(day) <= k.last.saturating_add(FORGET_DAYS)).count() as u64
+    }
+
+    /// The most recent known keys that have a name: (name, first day, last day, hours), the most recent first.
+    #[must_use]
+    pub fn named(&self, day: Day) -> Vec<(&str, KnownKey)> {
+        let mut named: Vec<(&str, KnownKey)> = self.names.iter().filter_map(|(key, name)| Some((name.as_ref(), *self.get(*key, day)?))).collect();
+        named.sort_by(|a, b| b.1.last.cmp(&a.1.last).then_with(|| b.1.hours.cmp(&a.1.hours)).then_with(|| a.0.cmp(b.0)));
+        named
+    }
+
+    /// True if it knows too many keys for a new one to mean anything.
+    #[must_use]
+    pub fn is_dynamic(&self, day: Day) -> bool {
+        self.full != 0 && day16(day) <= self.full.saturating_add(FORGET_DAYS)
+    }
+
+    /// `T` and `R` as of the start of `hour`.
+    #[must_use]
+    pub fn rates(&self, hour: Hour) -> Rates {
+        let left = decay(f64::from(hour.0) - f64::from(self.at.0), HALF_LIFE_HOURS);
+        Rates { t: f64::from(self.active) / SCALE * left, r: f64::from(self.novel) / SCALE * left }
+    }
+
+    /// Learns an active hour: the keys seen in it, and whether `novel` of them were new (0 if that is not to count).
+    /// What enters or leaves the map goes into the fleet's `delta`.
+    pub fn learn(&mut self, space: Space, hour: Hour, mut keys: Vec<Learned>, novel: usize, delta: &mut FleetDelta) {
+        let day = day16(hour.day());
+        let rates = self.rates(hour);
+        self.active = ((rates.t + 1.0) * SCALE) as u32;
+        self.novel = ((rates.r + if novel > 0 { 1.0 } else { 0.0 }) * SCALE) as u32;
+        self.at = hour;
+        self.forget(day, delta);
+        keys.sort_by(|a, b| a.key.cmp(&b.key).then_with(|| b.name.cmp(&a.name)));
+        keys.dedup_by(|next, kept| {
+            let same = next.key == kept.key;
+            if same {
+                kept.flags &= next.flags;
+            }
+            same
+        });
+        let mut added = Vec::new();
+        for learned in keys {
+            match self.known.binary_search_by_key(&learned.key, |k| k.key) {
+                Ok(at) => {
+                    let known = &mut self.known[at];
+                    known.last = known.last.max(day);
+                    known.hours = known.hours.saturating_add(1);
+                    known.flags &= learned.flags;
+                }
+                Err(_) => added.push(learned),
+            }
+        }
+        for learned in added {
+            let Err(at) = self.known.binary_search_by_key(&learned.key, |k| k.key) else { continue };
+            if self.known.len() >= KNOWN_MAX {
+                self.full = day.max(1);
+                if at == self.known.len() {
+                    continue;
+                }
+                if let Some(dropped) = self.known.pop() {
+                    self.drop_name(dropped.key);
+                    delta.key(space, dropped.key, -1);
+                }
+            }
+            self.known.insert(at, KnownKey { key: learned.key, first: day, last: day, hours: 1, flags: learned.flags });
+            delta.key(space, learned.key, 1);
+            if let Some(name) = learned.name {
+                self.keep_name(learned.key, &name);
+            }
+        }
+    }
+
+    fn forget(&mut self, day: u16, delta: &mut FleetDelta) {
+        let gone = |k: &KnownKey| day > k.last.saturating_add(FORGET_DAYS);
+        if !self.known.iter().any(gone) {
+            return;
+        }
+        for key in self.known.iter().filter(|k| gone(k)) {
+            // The fleet's counts do not tell spaces apart: keys are hashed with theirs.
+            delta.key(Space::Peer, key.key, -1);
+        }
+        self.known.retain(|k| !gone(k));
+        let known = &self.known;
+        self.names.retain(|(key, _)| known.binary_search_by_key(key, |k| k.key).is_ok());
+    }
+
+    fn keep_name(&mut self, key: u64, name: &str) {
+        let Err(at) = self.names.binary_search_by_key(&key, |n| n.0) else { return };
+        self.names.insert(at, (key, name.chars().take(120).collect::<String>().into()));
+        if self.names.len() > NAMES_MAX {
+            let last_seen = |key: u64| self.known.binary_search_by_key(&key, |k| k.key).map_or(0, |at| self.known[at].last);
+            let oldest = self.names.iter().map(|(key, _)| (last_seen(*key), *key)).min();
+            if let Some((_, key)) = oldest {
+                self.drop_name(key);
+            }
+        }
+    }
+
+    fn drop_name(&mut self, key: u64) {
+        if let Ok(at) = self.names.binary_search_by_key(&key, |n| n.0) {
+            self.names.remove(at);
+        }
+    }
+
+    /// Takes everything this entity knows out of the fleet's counts, when the entity itself is forgotten.
+    pub fn leave(&self, delta: &mut FleetDelta) {
+        for key in &self.known {
+            delta.key(Space::Peer, key.key, -1);
+        }
+    }
+}
+
+/// How unlikely an hour with something new is, and where the number comes from.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct NoveltyOdds {
+    /// Chance of an hour with at least so many new keys.
+    pub p: f64,
+    /// The fleet is too small to ask: the entity's own history was.
+    pub small_fleet: bool,
+    /// The entity's own numbers.
+    pub rates: Rates,
+    /// Active hours of the fleet that the chance rests on, 0 for a small fleet.
+    pub fleet_hours: f64,
+}
+
+impl NoveltyOdds {
+    /// Chance of an hour with `new` new keys for an entity of these rates (detectors.md 0.3).
+    #[must_use]
+    pub fn of(rates: Rates, deployed: bool, space: Space, new: usize, fleet: &FleetView<'_>) -> Self {
+        let (novel, active) = fleet.class(space, rates.class(deployed));
+        let small = fleet.entities(space) < 200 || active < 2000.0;
+        let one = if small { (rates.r + 0.5) / (rates.t + 1.0) } else { (novel + 0.5) / (active + 500.0) };
+        let share = if new > 1 { fleet.share_with_at_least(space, new) } else { 1.0 };
+        Self { p: (one * share).min(1.0), small_fleet: small, rates, fleet_hours: if small { 0.0 } else { active } }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn learned(keys: &[u64]) -> Vec<Learned> {
+        keys.iter().map(|k| Learned { key: *k, flags: 0, name: Some(format!("k{k}")) }).collect()
+    }
+
+    #[test]
+    fn keys_are_known_until_thirty_days_after_they_were_last_seen() {
+        let (mut novelty, mut delta) = (Novelty::default(), FleetDelta::default());
+        novelty.learn(Space::Peer, Hour(24_000), learned(&[7, 9]), 2, &mut delta);
+        assert!(novelty.knows(7, Day(1030)) && !novelty.knows(7, Day(1031)) && !novelty.knows(8, Day(1000)));
+        novelty.learn(Space::Peer, Hour(24_000 + 20 * 24), learned(&[9]), 0, &mut delta);
+        novelty.learn(Space::Peer, Hour(24_000 + 32 * 24), learned(&[]), 0, &mut delta);
+        assert_eq!(novelty.len(Day(1032)), 1);
+        assert_eq!(novelty.named(Day(1032)).len(), 1);
+        assert_eq!((delta.count_of(7), delta.count_of(9)), (0, 1));
+    }
+
+    #[test]
+    fn rates_halve_in_thirty_days() {
+        let mut novelty = Novelty::default();
+        novelty.learn(Space::Peer, Hour(0), learned(&[1]), 1, &mut FleetDelta::default());
+        let later = novelty.rates(Hour(720));
+        assert!((later.t - 0.5).abs() < 1e-4 && (later.r - 0.5).abs() < 1e-4);
+        assert_ne!(Rates { t: 100.0, r: 0.0 }.class(false), Rates { t: 100.0, r: 0.0 }.class(true));
+        assert!(Rates { t: 1e9, r: 1e9 }.class(true) < CLASSES);
+    }
+
+    #[test]
+    fn a_small_fleet_asks_the_entity_itself() {
+        let fleet = crate::fleet::Fleet::default();
+        let odds = NoveltyOdds::of(Rates { t: 399.0, r: 0.0 }, false, Space::Peer, 1, &fleet.view(Day(0)));
+        assert!(odds.small_fleet && (odds.p - 0.5 / 400.0).abs() < 1e-12);
+    }
+
+    proptest! {
+        #[test]
+        fn the_smallest_hashes_stay_and_the_fleet_counts_what_is_known(keys in prop::collection::btree_set(any::<u64>(), 0..1500)) {
+            let keys: Vec<u64> = keys.into_iter().collect();
+            let (mut novelty, mut delta) = (Novelty::default(), FleetDelta::default());
+            for part in keys.chunks(400) {
+                novelty.learn(Space::Peer, Hour(0), learned(part), 1, &mut delta);
+            }
+            let kept = keys.len().min(KNOWN_MAX);
+            prop_assert!(keys[..kept].iter().all(|k| novelty.knows(*k, Day(0)) && delta.count_of(*k) == 1));
+            prop_assert!(keys[kept..].iter().all(|k| !novelty.knows(*k, Day(0)) && delta.count_of(*k) == 0));
+            prop_assert_eq!(novelty.is_dynamic(Day(0)), keys.len() > KNOWN_MAX);
+            let bytes = postcard::to_stdvec(&novelty).unwrap();
+            prop_assert_eq!(postcard::from_bytes::<Novelty>(&bytes).unwrap(), novelty);
+        }
+    }
+}

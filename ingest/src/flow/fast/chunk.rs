@@ -1,0 +1,334 @@
+//! Up to 64 lines, column by column.
+
+use std::ops::Range;
+
+use super::ROWS;
+use super::isa::{Fields, Isa, Job, Lanes, SLOTS};
+use super::plan::{Plan, Slot, THERE};
+use super::run::Run;
+use crate::flow::batch::{FlowBatch, marks};
+use crate::flow::layout::{HOT, Hot};
+use crate::flow::names::Interner;
+use crate::flow::plain::SECONDS_MAX;
+use crate::ip::Ip;
+
+/// The columns of one run.
+pub(in crate::flow) struct Chunk {
+    /// Rows that the plain path has to read.
+    pub bad: u64,
+    /// Per hot column the rows that have no value there.
+    absent: [u64; HOT],
+    /// Rows whose sticky columns have the very bytes of the row before.
+    same: u64,
+    fields: Fields,
+    addresses: [[u32; ROWS]; 4],
+    /// Rows that bear a word: see `marks` of the same names.
+    reject: u64,
+    nodata: u64,
+    skipdata: u64,
+    egress: u64,
+    ingress: u64,
+}
+
+/// Index into `Chunk::addresses`.
+const fn address_slot(hot: Hot) -> usize {
+    match hot {
+        Hot::Src => 0,
+        Hot::Dst => 1,
+        Hot::PktSrc => 2,
+        _ => 3,
+    }
+}
+
+impl Chunk {
+    pub(in crate::flow) fn new() -> Self {
+        Self {
+            bad: 0,
+            absent: [0; HOT],
+            same: 0,
+            fields: Fields::new(),
+            addresses: [[0; ROWS]; 4],
+            reject: 0,
+            nodata: 0,
+            skipdata: 0,
+            egress: 0,
+            ingress: 0,
+        }
+    }
+
+    /// Converts the columns of a run. `limit` is the last second a record may bear.
+    pub(in crate::flow) fn convert(&mut self, isa: Isa, plan: &Plan, run: Run<'_>, limit: i64) {
+        isa.run(Convert { chunk: self, plan, run, limit });
+    }
+
+    #[inline(always)]
+    fn convert_with<L: Lanes>(&mut self, lanes: L, plan: &Plan, run: Run<'_>, limit: i64) {
+        self.bad = 0;
+        self.absent = plan.lacking;
+        (self.reject, self.nodata, self.skipdata, self.egress, self.ingress) = (0, 0, 0, 0, 0);
+        self.sticky(lanes, plan, run);
+        for (hot, column) in &plan.addresses {
+            let failed = lanes.addresses(run, *column, &mut self.addresses[address_slot(*hot)]);
+            self.failures(plan, run, *hot, *column, failed);
+        }
+        lanes.fields(run, &plan.slots, &mut self.fields);
+        self.settle(plan, run, limit);
+    }
+
+    /// What follows from the values of numbers and words.
+    #[inline(always)]
+    fn settle(&mut self, plan: &Plan, run: Run<'_>, limit: i64) {
+        let rows = all(run.rows);
+        for (at, slot) in plan.slots.iter().enumerate().take(SLOTS) {
+            let (failed, second) = (self.fields.failed[at] & rows, self.fields.second[at] & rows);
+            match slot.hot {
+                // The upper half of a time: the lower half has its failures.
+                _ if slot.skip > 0 => {
+                    let lower = plan.slot_of[slot.hot as usize];
+                    self.times(plan, run, slot, [lower, at], limit, failed | (self.fields.failed[lower] & rows));
+                    continue;
+                }
+                Hot::Start | Hot::End => continue,
+                Hot::Direction => {
+                    // Metadata is best effort: another word is as good as none.
+                    (self.egress, self.ingress) = (second & !failed, !second & !failed & rows);
+                    continue;
+                }
+                Hot::Action => self.reject = second & !failed,
+                Hot::LogStatus => self.nodata = second & !failed,
+                _ => {}
+            }
+            self.failures(plan, run, slot.hot, slot.column as usize, failed);
+        }
+    }
+
+    /// Puts the halves of a time together, in the place of the lower one.
+    #[inline(always)]
+    fn times(&mut self, plan: &Plan, run: Run<'_>, slot: &Slot, [lower, upper]: [usize; 2], limit: i64, mut failed: u64) {
+        let upper = self.fields.values[upper];
+        let lower = &mut self.fields.values[lower];
+        let mut latest = 0;
+        for (time, upper) in lower.iter_mut().zip(&upper).take(run.rows) {
+            *time += upper;
+            latest = latest.max(*time);
+        }
+        // Milliseconds, and what is out of range, are left to the plain path.
+        let limit = u64::try_from(limit.min(SECONDS_MAX)).ok();
+        if limit.is_none_or(|limit| latest > limit) {
+            for (row, time) in lower.iter().enumerate().take(run.rows) {
+                failed |= u64::from(limit.is_none_or(|limit| *time > limit)) << row;
+            }
+        }
+        self.failures(plan, run, slot.hot, slot.column as usize, failed);
+    }
+
+    /// Which rows repeat the sticky columns of the row before; the version of the others is checked.
+    #[inline(always)]
+    fn sticky<L: Lanes>(&mut self, lanes: L, plan: &Plan, run: Run<'_>) {
+        self.same = u64::MAX << 1;
+        for (first, last) in &plan.sticky {
+            let (mut before, mut before_len, mut differ) = (&[0; 64], 0, 0u64);
+            run.each(*first, *last, |row, from, to| {
+                let here = run.text.get(from..from + 64).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 64]);
+                let same = (to - from == before_len) & (to - from <= 64) & lanes.same(here, before, to - from);
+                differ |= u64::from(!same) << row;
+                (before, before_len) = (here, to - from);
+            });
+            self.same &= !differ;
+        }
+        if let Some(column) = plan.version {
+            let mut differ = !self.same & all(run.rows);
+            while differ != 0 {
+                let row = differ.trailing_zeros() as usize;
+                differ &= differ - 1;
+                let version = run.field(row, column);
+                if version != b"-" && exact(version, i32::MAX as u64).is_none() {
+                    self.bad |= 1 << row;
+                }
+            }
+            // A row like a bad one is bad itself.
+            let mut bad = self.bad;
+            while bad != 0 {
+                let row = bad.trailing_zeros();
+                let alike = (self.same >> row >> 1).trailing_ones();
+                self.bad |= (u64::MAX >> (63 - alike.min(63 - row))) << row;
+                bad &= bad - 1;
+            }
+        }
+    }
+
+    /// Tells what failed rows have in a column: nothing (`-`), something rare that is read here, or something for the plain
+    /// path.
+    #[inline(always)]
+    fn failures(&mut self, plan: &Plan, run: Run<'_>, hot: Hot, column: usize, failed: u64) {
+        if failed != 0 {
+            self.look_at(plan, run, hot, column, failed);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_at(&mut self, plan: &Plan, run: Run<'_>, hot: Hot, column: usize, mut failed: u64) {
+        while failed != 0 {
+            let row = failed.trailing_zeros() as usize;
+            failed &= failed - 1;
+            let bit = 1 << row;
+            let value = run.field(row, column);
+            if value == b"-" {
+                self.absent[hot as usize] |= bit;
+                match hot {
+                    Hot::Src | Hot::Dst | Hot::PktSrc | Hot::PktDst => self.addresses[address_slot(hot)][row] = 0,
+                    _ => self.fields.values[plan.slot_of[hot as usize]][row] = 0,
+                }
+                continue;
+            }
+            match hot {
+                Hot::LogStatus if value == b"SKIPDATA" => self.skipdata |= bit,
+                // More than eight digits: 100 MB in one record.
+                Hot::Packets | Hot::Bytes => match exact(value, i64::MAX as u64) {
+                    Some(number) => self.fields.values[plan.slot_of[hot as usize]][row] = number,
+                    None => self.bad |= bit,
+                },
+                _ => self.bad |= bit,
+            }
+        }
+    }
+
+    /// Appends rows without a bad one among them to the batch, up to the first whose names are no text: that is one for
+    /// the plain path. Returns how many.
+    pub(in crate::flow) fn append(
+        &mut self,
+        plan: &Plan,
+        run: Run<'_>,
+        rows: Range<usize>,
+        line: u64,
+        names: &mut Interner<'_>,
+        batch: &mut FlowBatch,
+    ) -> usize {
+        let before = batch.account.len();
+        let mut row = rows.start;
+        while row < rows.end {
+            let Some((account, interface)) = self.names(plan, run, row, names) else { break };
+            let alike = 1 + (self.same >> row >> 1).trailing_ones() as usize;
+            let alike = alike.min(rows.end - row);
+            batch.account.resize(batch.account.len() + alike, account);
+            batch.interface.resize(batch.interface.len() + alike, interface);
+            row += alike;
+        }
+        let taken = batch.account.len() - before;
+        let rows = rows.start..rows.start + taken;
+        let base = batch.marks.len();
+        self.marks(rows.clone(), batch);
+        batch.line.extend((0..taken as u64).map(|n| u32::try_from(line + n).unwrap_or(u32::MAX)));
+        batch.src.extend_from_slice(&self.addresses[0][rows.clone()]);
+        batch.dst.extend_from_slice(&self.addresses[1][rows.clone()]);
+        let number = |hot: Hot| &self.fields.values[plan.slot_of[hot as usize]][rows.clone()];
+        batch.ports.extend(number(Hot::SrcPort).iter().zip(number(Hot::DstPort)).map(|(s, d)| (*s as u32) << 16 | *d as u32));
+        batch.protocol.extend(number(Hot::Protocol).iter().map(|n| *n as u8));
+        batch.tcp_flags.extend(number(Hot::TcpFlags).iter().map(|n| *n as u8));
+        batch.packets.extend_from_slice(number(Hot::Packets));
+        batch.bytes.extend_from_slice(number(Hot::Bytes));
+        batch.start.extend(number(Hot::Start).iter().map(|n| *n as i64));
+        batch.end.extend(number(Hot::End).iter().map(|n| *n as i64));
+        self.packet_addresses(rows, base, batch);
+        taken
+    }
+
+    /// Account and interface of a row; `None` if they are no text.
+    fn names(&self, plan: &Plan, run: Run<'_>, row: usize, names: &mut Interner<'_>) -> Option<(u32, u32)> {
+        let text = |column: Option<usize>| match column.map(|c| run.field(row, c)) {
+            None | Some(b"-") => Some(None),
+            Some(bytes) => std::str::from_utf8(bytes).ok().map(Some),
+        };
+        let (account, interface) = (text(plan.account)?, text(plan.interface)?);
+        Some((names.account(account.filter(|a| *a != "unknown")), names.interface(interface)))
+    }
+
+    /// Appends the marks of some rows, and blanks the addresses of those that have only one.
+    fn marks(&mut self, rows: Range<usize>, batch: &mut FlowBatch) {
+        let some = all(rows.len()) << rows.start;
+        let mut every = 0;
+        let mut mixed: [(u16, u64); 10] = [(0, 0); 10];
+        let words = [(marks::REJECT, self.reject), (marks::NODATA, self.nodata), (marks::SKIPDATA, self.skipdata)];
+        let ways = [(marks::EGRESS, self.egress), (marks::INGRESS, self.ingress)];
+        let there = THERE.map(|(mark, a, b)| (mark, !(self.absent[a as usize] | self.absent[b as usize])));
+        let mut count = 0;
+        for (mark, bits) in words.into_iter().chain(ways).chain(there) {
+            match bits & some {
+                0 => {}
+                bits if bits == some => every |= mark,
+                bits => {
+                    mixed[count] = (mark, bits);
+                    count += 1;
+                }
+            }
+        }
+        let base = batch.marks.len();
+        batch.marks.resize(base + rows.len(), every);
+        for (mark, bits) in &mixed[..count] {
+            for (row, marks) in rows.clone().zip(&mut batch.marks[base..]) {
+                *marks |= mark * (bits >> row & 1) as u16;
+            }
+        }
+        let mut half = (self.absent[Hot::Src as usize] | self.absent[Hot::Dst as usize]) & some;
+        while half != 0 {
+            let row = half.trailing_zeros() as usize;
+            (self.addresses[0][row], self.addresses[1][row]) = (0, 0);
+            half &= half - 1;
+        }
+    }
+
+    /// Inner addresses that differ from the outer ones.
+    fn packet_addresses(&self, rows: Range<usize>, base: usize, batch: &mut FlowBatch) {
+        let absent = |hot: Hot| self.absent[hot as usize];
+        if absent(Hot::PktSrc) & absent(Hot::PktDst) == u64::MAX {
+            return;
+        }
+        let [src, dst, pkt_src, pkt_dst] = &self.addresses;
+        for (at, row) in rows.enumerate() {
+            let inner = |outer: u32, inner: u32, hot: Hot| if absent(hot) >> row & 1 == 1 { outer } else { inner };
+            let pair = (inner(src[row], pkt_src[row], Hot::PktSrc), inner(dst[row], pkt_dst[row], Hot::PktDst));
+            if pair != (src[row], dst[row]) && (absent(Hot::Src) | absent(Hot::Dst)) >> row & 1 == 0 {
+                batch.marks[base + at] |= marks::PKT;
+                batch.packet_addrs.push(((base + at) as u32, Ip::v4(pair.0), Ip::v4(pair.1)));
+            }
+        }
+    }
+}
+
+struct Convert<'a> {
+    chunk: &'a mut Chunk,
+    plan: &'a Plan,
+    run: Run<'a>,
+    limit: i64,
+}
+
+impl Job for Convert<'_> {
+    type Done = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        self.chunk.convert_with(lanes, self.plan, self.run, self.limit);
+    }
+}
+
+/// The lowest `rows` bits.
+fn all(rows: usize) -> u64 {
+    if rows >= 64 { u64::MAX } else { (1 << rows) - 1 }
+}
+
+/// A whole number of at most 19 digits, up to `max`.
+fn exact(digits: &[u8], max: u64) -> Option<u64> {
+    if digits.is_empty() || digits.len() > 19 {
+        return None;
+    }
+    let mut number = 0u64;
+    for byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number * 10 + u64::from(digit);
+    }
+    (number <= max).then_some(number)
+}

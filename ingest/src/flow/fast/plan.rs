@@ -1,0 +1,112 @@
+//! What a layout asks of the fast path, compiled once.
+
+use super::isa::SLOTS;
+use crate::flow::batch::marks;
+use crate::flow::layout::{HOT, Hot, Layout};
+
+/// Eight bytes at or before the end of a field, and what they should be. A number of more digits than eight is two slots.
+#[derive(Copy, Clone, Debug)]
+pub(in crate::flow) struct Slot {
+    /// What it is part of.
+    pub hot: Hot,
+    /// The column.
+    pub column: u32,
+    /// Bytes between the end of the field and the last of the eight: 0, or 8 for the upper half of a long number.
+    pub skip: u32,
+    /// Most bytes the field may have.
+    pub most: u32,
+    /// Greatest value of these digits.
+    pub max: u64,
+    /// What a unit of these digits is worth.
+    pub factor: u64,
+    /// For words: the two that are known, the bytes before them zero. Numbers have none.
+    pub words: Option<[u64; 2]>,
+}
+
+/// The work of one layout.
+pub(in crate::flow) struct Plan {
+    /// Columns in a line.
+    pub columns: usize,
+    /// Addresses to convert: what, and where it stands.
+    pub(super) addresses: Vec<(Hot, usize)>,
+    /// Numbers and words to convert, at most [`SLOTS`].
+    pub(super) slots: Vec<Slot>,
+    /// For every hot column its (lower) slot; [`SLOTS`] if it has none.
+    pub(super) slot_of: [usize; HOT],
+    /// Runs `first..=last` of neighbouring columns that seldom change from line to line (version, account, interface):
+    /// each is compared with the line before as one stretch of bytes.
+    pub(super) sticky: Vec<(usize, usize)>,
+    pub(super) version: Option<usize>,
+    pub(super) account: Option<usize>,
+    pub(super) interface: Option<usize>,
+    /// For every hot column that the layout lacks, all rows: they have no value there.
+    pub(super) lacking: [u64; HOT],
+}
+
+impl Plan {
+    /// `None` for layouts in which a header line could pass for a record: the plain path looks at each line for that.
+    pub(in crate::flow) fn of(layout: &Layout) -> Option<Self> {
+        if !layout.refuses_words() {
+            return None;
+        }
+        let mut plan = Self {
+            columns: layout.len(),
+            addresses: Vec::new(),
+            slots: Vec::new(),
+            slot_of: [SLOTS; HOT],
+            sticky: Vec::new(),
+            version: layout.hot(Hot::Version),
+            account: layout.hot(Hot::Account),
+            interface: layout.hot(Hot::Interface),
+            lacking: [u64::MAX; HOT],
+        };
+        let mut upper = Vec::new();
+        for at in 0..layout.len() {
+            let Some(hot) = layout.hot_at(at) else { continue };
+            plan.lacking[hot as usize] = 0;
+            let slot = Slot { hot, column: at as u32, skip: 0, most: 8, max: i64::MAX as u64, factor: 1, words: None };
+            let slot = match hot {
+                Hot::Version | Hot::Account | Hot::Interface => {
+                    match plan.sticky.last_mut() {
+                        Some((_, last)) if *last + 1 == at => *last = at,
+                        _ => plan.sticky.push((at, at)),
+                    }
+                    continue;
+                }
+                Hot::Src | Hot::Dst | Hot::PktSrc | Hot::PktDst => {
+                    plan.addresses.push((hot, at));
+                    continue;
+                }
+                Hot::Start | Hot::End => {
+                    upper.push(Slot { skip: 8, most: 16, factor: 100_000_000, ..slot });
+                    Slot { most: 16, ..slot }
+                }
+                Hot::SrcPort | Hot::DstPort | Hot::TcpFlags => Slot { max: u64::from(u16::MAX), ..slot },
+                Hot::Protocol => Slot { max: u64::from(u8::MAX), ..slot },
+                Hot::Packets | Hot::Bytes => slot,
+                Hot::Action => Slot { words: Some([word(b"ACCEPT"), word(b"REJECT")]), ..slot },
+                Hot::LogStatus => Slot { words: Some([word(b"OK"), word(b"NODATA")]), ..slot },
+                Hot::Direction => Slot { words: Some([word(b"ingress"), word(b"egress")]), ..slot },
+            };
+            plan.slot_of[hot as usize] = plan.slots.len();
+            plan.slots.push(slot);
+        }
+        plan.slots.append(&mut upper);
+        debug_assert!(plan.slots.len() <= SLOTS);
+        Some(plan)
+    }
+}
+
+/// A word as the last bytes of eight.
+fn word(text: &[u8]) -> u64 {
+    text.iter().fold(0, |word, byte| word >> 8 | u64::from(*byte) << 56)
+}
+
+/// Marks that stand for two columns or one having a value, with those columns.
+pub(super) const THERE: [(u16, Hot, Hot); 5] = [
+    (marks::ADDRS, Hot::Src, Hot::Dst),
+    (marks::PORTS, Hot::SrcPort, Hot::DstPort),
+    (marks::PROTOCOL, Hot::Protocol, Hot::Protocol),
+    (marks::TCP_FLAGS, Hot::TcpFlags, Hot::TcpFlags),
+    (marks::TIMES, Hot::Start, Hot::End),
+];
