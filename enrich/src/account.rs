@@ -391,7 +391,8 @@ fn because(why: &Why) -> String {
     match why {
         Why::Since(i64::MIN) => "configuration".to_owned(),
         Why::Since(at) => format!("configuration since {}", EventTime(*at)),
-        Why::Later(at) => format!("configuration known since {} only", EventTime(*at)),
+        Why::Later(i64::MIN) => "configuration".to_owned(),
+        Why::Later(at) => format!("configuration of {}, before it not known", EventTime(*at)),
         Why::Undated => "configuration in a snapshot without a date".to_owned(),
         Why::Version(version) => format!("published version {version} has the configuration"),
     }

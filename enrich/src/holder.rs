@@ -55,8 +55,8 @@ fn session_function(requester: &str) -> Option<String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
     pub(crate) owner: Owner,
-    /// Stable within the organisation: the thing's id where the marks tell it, the security groups of things that come
-    /// and go (tasks, pods, jobs), else the interface.
+    /// Stable within the organisation: the thing's id where the description tells it, the security groups of things that
+    /// come and go (tasks, pods, jobs), else the interface.
     pub(crate) key: String,
     /// Name for people with its noun: `NAT gateway nat-1`.
     pub(crate) spoken: String,
@@ -182,7 +182,12 @@ pub(crate) fn holder(interface: &Interface, region: &str) -> Holder {
         Id::Group => groups().map(|g| format!("{region}/{}/{g}", interface.vpc.as_deref().unwrap_or(""))),
         _ => None,
     };
-    let key = id.map(str::to_owned).or(anonymous.clone()).or_else(|| name.map(str::to_owned)).unwrap_or_else(|| eni.to_owned());
+    // What an interface without marks is for is learned late, by its attachment: its key must not wait for that.
+    let key = match (id.filter(|_| kind != "instance"), &anonymous) {
+        (Some(id), _) => format!("{kind}:{id}"),
+        (None, Some(groups)) => format!("{kind}:{groups}"),
+        (None, None) => format!("eni:{eni}"),
+    };
     let shown = name.map(str::to_owned).or_else(|| anonymous.and(groups())).unwrap_or_else(|| eni.to_owned());
     Holder {
         owner: Owner {
@@ -190,7 +195,7 @@ pub(crate) fn holder(interface: &Interface, region: &str) -> Holder {
             id: id.map(str::to_owned).unwrap_or_else(|| if description.is_empty() { eni.to_owned() } else { description.to_owned() }),
             name: name.unwrap_or(if description.is_empty() { eni } else { description }).to_owned(),
         },
-        key: format!("{kind}:{key}"),
+        key,
         spoken: format!("{noun} {shown}"),
     }
 }
@@ -238,7 +243,7 @@ mod tests {
             ("ELB app/web/50dc6c495c0c9188", "interface", "load_balancer:app/web/50dc6c495c0c9188", "web", "load balancer web"),
             ("ELB old-classic", "interface", "load_balancer:old-classic", "old-classic", "load balancer old-classic"),
             ("Interface for NAT Gateway nat-1", "nat_gateway", "nat_gateway:nat-1", "nat-1", "NAT gateway nat-1"),
-            ("RDSNetworkInterface", "interface", "rds:eni-1", "RDSNetworkInterface", "database eni-1"),
+            ("RDSNetworkInterface", "interface", "eni:eni-1", "RDSNetworkInterface", "database eni-1"),
             ("ElastiCache sessions-001", "interface", "elasticache:sessions-001", "sessions-001", "cache sessions-001"),
             ("EFS mount target for fs-1 (fsmt-2)", "efs", "efs:fs-1", "fs-1", "file system fs-1"),
             ("VPC Endpoint Interface vpce-1", "vpc_endpoint", "vpc_endpoint:vpce-1", "vpce-1", "VPC endpoint vpce-1"),
@@ -260,11 +265,11 @@ mod tests {
             (
                 "Created for the Amazon FSx file system",
                 "interface",
-                "fsx:eni-1",
+                "eni:eni-1",
                 "Created for the Amazon FSx file system",
                 "file system eni-1",
             ),
-            ("", "quicksight", "quicksight:eni-1", "eni-1", "interface eni-1"),
+            ("", "quicksight", "eni:eni-1", "eni-1", "interface eni-1"),
         ] {
             let got = holder(&eni(description, kind), "eu-west-1");
             assert_eq!((got.key.as_str(), got.owner.name.as_str(), got.spoken.as_str()), (key, owner, spoken), "{description}");
@@ -273,6 +278,6 @@ mod tests {
         instance.instance = Some("i-1".into());
         instance.name = Some("bastion".into());
         let got = holder(&instance, "");
-        assert_eq!((got.key.as_str(), got.owner.id.as_str(), got.spoken.as_str()), ("instance:i-1", "i-1", "instance bastion"));
+        assert_eq!((got.key.as_str(), got.owner.id.as_str(), got.spoken.as_str()), ("eni:eni-1", "i-1", "instance bastion"));
     }
 }

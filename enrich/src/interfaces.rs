@@ -87,7 +87,8 @@ pub(crate) fn history(
     }
     let mut states: Vec<(i64, Interface)> = Vec::new();
     let mut disputed = Vec::new();
-    let mut created = None;
+    // Whoever was heard of before its creation was not created then.
+    let created = told.first().filter(|(_, t)| matches!(t, Told::Created(_))).map(|(at, _)| *at);
     let knows_dated = told.iter().any(|(_, t)| matches!(t, Told::Created(_) | Told::Seen(_)));
     if !knows_dated {
         for seen in &undated {
@@ -108,9 +109,6 @@ pub(crate) fn history(
         let mut next = states.last().map(|(_, s)| s.clone()).unwrap_or_else(|| Interface { eni: eni.clone(), ..Interface::default() });
         match what {
             Told::Created(shown) | Told::Seen(shown) => {
-                if matches!(what, Told::Created(_)) {
-                    created = created.or(Some(*at));
-                }
                 let before = std::mem::replace(&mut next, (**shown).clone());
                 fill(&mut next, &before);
             }

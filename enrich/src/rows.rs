@@ -48,7 +48,8 @@ pub(crate) fn rows(account: &Account, history: &InterfaceHistory, invocations: &
                 && primary(history, s.spell) == primary(history, spell)
         };
         match stretches.last_mut().filter(same) {
-            Some(before) => before.to = to,
+            // The reason of the latest part is told: it is the best known.
+            Some(before) => (before.to, before.answer) = (to, answer),
             None => stretches.push(Stretch { from: *from, to, answer, doubt, spell }),
         }
     }

@@ -202,7 +202,10 @@ impl Timelines {
                 crate::rows::rows(&known.account, history, &known.invocations, as_of.0, &mut rows);
             }
         }
-        rows.sort();
+        rows.sort_by(|a, b| {
+            let key = |r: &EniOwnerRow| (r.valid_from.unwrap_or(EventTime::MIN), r.valid_to.unwrap_or(EventTime::MAX));
+            (&a.account_id, &a.eni_id, key(a)).cmp(&(&b.account_id, &b.eni_id, key(b)))
+        });
         rows
     }
 }

@@ -1,0 +1,7 @@
+//! Facts in, names out.
+
+mod attribution;
+mod common;
+mod laws;
+mod reading;
+mod shared_data;
