@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::io::Write as _;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 
@@ -17,7 +18,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use parquet::errors::ParquetError;
 
 use super::batch::{ABSENT, BATCH_ROWS, FlowBatch, Names, marks};
-use super::layout::{Hot, Layout, LayoutError, field};
+use super::layout::{HOT, Hot, Layout, LayoutError, THERE, field};
 use super::names::{Interner, NameIndex};
 use super::plain::{self, Ask, FlowLineError, Row, SECONDS_MAX, Values};
 use super::{FlowRows, Out};
@@ -158,10 +159,8 @@ struct Scratch {
     bad: Vec<bool>,
     /// One bit for each hot column that has a value.
     there: Vec<u32>,
-    words: Vec<u16>,
-    addresses: [Vec<u32>; 4],
-    numbers: [Vec<u64>; 8],
-    names: [Vec<u32>; 2],
+    /// For each hot column its values: numbers, addresses, marks of words, numbers of names; 0 where there is none.
+    values: [Vec<u64>; HOT],
 }
 
 /// What one string of a dictionary means to its column.
@@ -169,10 +168,8 @@ struct Scratch {
 enum Meaning {
     Unseen,
     Absent,
-    /// An address, a number, the marks of a word.
+    /// An address, a number, the marks of a word, the number of a name.
     Value(u64),
-    /// A number in [`Names`].
-    Name(u32),
     /// Something for the slow way.
     Odd,
 }
@@ -250,6 +247,9 @@ impl Reading {
         for (at, column) in columns.iter().enumerate() {
             if let Some(hot) = self.layout.hot_at(at) {
                 self.meanings[at].renew(column);
+                if matches!(hot, Hot::Account | Hot::Interface) {
+                    continue;
+                }
                 self.scratch.take(hot, column, &mut self.meanings[at], self.ask.limit());
             }
         }
@@ -259,25 +259,24 @@ impl Reading {
                 self.scratch.take_names(hot, column, &mut self.meanings[at], &mut interner);
             }
         }
-        let mut number = Vec::new();
-        for row in 0..rows {
+        let mut row = 0;
+        while row < rows {
+            // Rows with cells go one by one: their text may fill up.
+            let most = if self.ask.cells { 1 } else { rows - row };
+            let good = self.scratch.bad[row..row + most].iter().take_while(|bad| !**bad).count();
             let line = self.row;
-            self.row += 1;
             let (cells, text) = (out.batch.cells.len(), self.text.len());
-            let read = self.cells(&columns, row, &mut number, out.batch).and_then(|()| {
-                if self.scratch.bad[row] {
-                    let row = self.slow(&columns, row, out.names)?;
-                    row.push(u32::try_from(line).unwrap_or(u32::MAX), out.batch);
-                } else {
-                    self.scratch.push(row, u32::try_from(line).unwrap_or(u32::MAX), out.batch);
-                }
-                Ok(())
+            let read = self.cells(&columns, row, out.batch).and_then(|()| match good {
+                0 => self.slow(&columns, row, out.names).map(|read| read.push(u32::try_from(line).unwrap_or(u32::MAX), out.batch)),
+                _ => Ok(self.scratch.push(row..row + good, line, out.batch)),
             });
             if let Err(error) = read {
                 out.batch.cells.truncate(cells);
                 self.text.truncate(text);
                 (out.on_reject)(Reject::new(line, error.to_string(), &sample(&columns, row)));
             }
+            row += good.max(1);
+            self.row += good.max(1) as u64;
             if self.text.len() > TEXT_MAX {
                 self.hand_on(out);
             }
@@ -294,13 +293,13 @@ impl Reading {
     }
 
     /// Writes out all values of a row, if they were asked for.
-    fn cells(&mut self, columns: &[Column], row: usize, number: &mut Vec<u8>, batch: &mut FlowBatch) -> Result<(), FlowLineError> {
+    fn cells(&mut self, columns: &[Column], row: usize, batch: &mut FlowBatch) -> Result<(), FlowLineError> {
         if !self.ask.cells {
             return Ok(());
         }
-        let before = self.text.len();
+        let (before, mut number) = (self.text.len(), Vec::new());
         for column in columns {
-            let value = column.bytes(row, number).unwrap_or_default();
+            let value = column.bytes(row, &mut number).unwrap_or_default();
             let bytes = self.text.len() - before + value.len();
             if bytes > ROW_MAX {
                 return Err(FlowLineError::TooLong { bytes });
@@ -361,24 +360,19 @@ impl Scratch {
         }
         zero(&mut self.bad, rows);
         zero(&mut self.there, rows);
-        zero(&mut self.words, rows);
-        self.addresses.iter_mut().for_each(|c| zero(c, rows));
-        self.numbers.iter_mut().for_each(|c| zero(c, rows));
-        for column in &mut self.names {
-            column.clear();
-            column.resize(rows, ABSENT);
-        }
+        self.values.iter_mut().for_each(|c| zero(c, rows));
     }
 
     /// Takes a column that is no name.
     fn take(&mut self, hot: Hot, column: &Column, meanings: &mut Meanings, limit: i64) {
         let bit = 1u32 << hot as u32;
-        let fits = |value: u64| match hot {
-            Hot::Version => value <= i32::MAX as u64,
-            Hot::SrcPort | Hot::DstPort | Hot::TcpFlags => value <= u64::from(u16::MAX),
-            Hot::Protocol => value <= u64::from(u8::MAX),
-            Hot::Start | Hot::End => i64::try_from(value).is_ok_and(|v| v <= limit.min(SECONDS_MAX)),
-            _ => value <= i64::MAX as u64,
+        let max = match hot {
+            Hot::Version => Some(i32::MAX as u64),
+            Hot::SrcPort | Hot::DstPort | Hot::TcpFlags => Some(u64::from(u16::MAX)),
+            Hot::Protocol => Some(u64::from(u8::MAX)),
+            Hot::Packets | Hot::Bytes => Some(i64::MAX as u64),
+            Hot::Start | Hot::End => u64::try_from(limit.min(SECONDS_MAX)).ok(),
+            _ => None,
         };
         let meaning = |text: &[u8]| -> Meaning {
             let value = match hot {
@@ -386,54 +380,42 @@ impl Scratch {
                 Hot::Action => plain::action(text).map(u64::from),
                 Hot::LogStatus => plain::log_status(text).map(u64::from),
                 Hot::Direction => Some(u64::from(plain::direction(text))),
-                Hot::Account | Hot::Interface => None,
-                _ => plain::number("", text, u64::MAX).ok().filter(|v| fits(*v)),
+                _ => plain::number("", text, u64::MAX).ok().filter(|v| max.is_some_and(|max| *v <= max)),
             };
             value.map_or(Meaning::Odd, Meaning::Value)
         };
-        let (bad, there) = (&mut self.bad, &mut self.there);
-        let mut set = |row: usize, value: u64| {
-            there[row] |= bit;
-            match hot {
-                Hot::Src => self.addresses[0][row] = value as u32,
-                Hot::Dst => self.addresses[1][row] = value as u32,
-                Hot::PktSrc => self.addresses[2][row] = value as u32,
-                Hot::PktDst => self.addresses[3][row] = value as u32,
-                Hot::Action | Hot::LogStatus | Hot::Direction => self.words[row] |= value as u16,
-                Hot::Version | Hot::Account | Hot::Interface => {}
-                _ => self.numbers[number_slot(hot)][row] = value,
-            }
-        };
-        match column {
-            Column::Integers(array) => {
-                for (row, value) in array.values().iter().enumerate() {
-                    if array.is_null(row) {
-                        continue;
-                    }
-                    // Negative ones are far out of range.
-                    match *value as u64 {
-                        value if fits(value) && is_number(hot) => set(row, value),
-                        _ => bad[row] = true,
-                    }
+        let out = self.values[hot as usize].iter_mut().zip(&mut self.there).zip(&mut self.bad);
+        match (column, max) {
+            (Column::Integers(array), Some(max)) => {
+                let nulls = array.nulls();
+                for (row, (value, ((out, there), bad))) in array.values().iter().zip(out).enumerate() {
+                    // Negative ones are far out of range. A null's value may be anything.
+                    let (value, valid) = (*value as u64, nulls.is_none_or(|n| n.is_valid(row)));
+                    let good = value <= max;
+                    *out = if good & valid { value } else { 0 };
+                    *there |= bit * u32::from(good & valid);
+                    *bad |= !good & valid;
                 }
             }
-            Column::Strings { keys, values } => {
-                for (row, key) in keys.values().iter().enumerate() {
-                    if keys.is_null(row) {
+            (Column::Integers(_), None) => self.bad.fill(true),
+            (Column::Strings { keys, values }, _) => {
+                let nulls = keys.nulls();
+                for (row, (key, ((out, there), bad))) in keys.values().iter().zip(out).enumerate() {
+                    if nulls.is_some_and(|n| n.is_null(row)) {
                         continue;
                     }
-                    let Some(known) = usize::try_from(*key).ok().and_then(|at| meanings.of.get_mut(at)) else { continue };
+                    let Some(known) = meanings.of.get_mut(*key as usize) else { continue };
                     if *known == Meaning::Unseen {
                         *known = string(values, *key).filter(|v| !is_absent(v)).map_or(Meaning::Absent, meaning);
                     }
                     match *known {
-                        Meaning::Value(value) => set(row, value),
+                        Meaning::Value(value) => (*out, *there) = (value, *there | bit),
                         Meaning::Absent => {}
-                        _ => bad[row] = true,
+                        _ => *bad = true,
                     }
                 }
             }
-            Column::Other => {}
+            (Column::Other, _) => {}
         }
     }
 
@@ -445,84 +427,63 @@ impl Scratch {
             Column::Integers(_) => return self.bad.fill(true),
             Column::Other => return,
         };
-        let column = usize::from(hot == Hot::Interface);
+        let bit = 1u32 << hot as u32;
         for (row, key) in keys.values().iter().enumerate() {
             if keys.is_null(row) || self.bad[row] {
                 continue;
             }
             let Some(known) = usize::try_from(*key).ok().and_then(|at| meanings.of.get_mut(at)) else { continue };
-            if !matches!(known, Meaning::Name(_) | Meaning::Absent) {
+            if *known == Meaning::Unseen {
                 *known = match string(values, *key).filter(|v| !is_absent(v)).map(|v| plain::text("", v)) {
                     None => Meaning::Absent,
                     Some(Ok("unknown")) if hot == Hot::Account => Meaning::Absent,
-                    Some(Ok(name)) if hot == Hot::Account => Meaning::Name(interner.account(Some(name))),
-                    Some(Ok(name)) => Meaning::Name(interner.interface(Some(name))),
+                    Some(Ok(name)) if hot == Hot::Account => Meaning::Value(interner.account(Some(name)).into()),
+                    Some(Ok(name)) => Meaning::Value(interner.interface(Some(name)).into()),
                     Some(Err(_)) => Meaning::Odd,
                 };
             }
             match *known {
-                Meaning::Name(number) => self.names[column][row] = number,
+                Meaning::Value(number) => (self.values[hot as usize][row], self.there[row]) = (number, self.there[row] | bit),
                 Meaning::Absent => {}
                 _ => self.bad[row] = true,
             }
         }
     }
 
-    /// Appends a row to the batch.
-    fn push(&self, row: usize, line: u32, batch: &mut FlowBatch) {
-        let there = self.there[row];
-        let has = |a: Hot, b: Hot| there >> a as u32 & there >> b as u32 & 1 == 1;
-        let mut bits = self.words[row];
-        let mut mark = |there: bool, bit: u16| bits |= if there { bit } else { 0 };
-        let addresses = has(Hot::Src, Hot::Dst);
-        mark(addresses, marks::ADDRS);
-        mark(has(Hot::SrcPort, Hot::DstPort), marks::PORTS);
-        mark(has(Hot::Protocol, Hot::Protocol), marks::PROTOCOL);
-        mark(has(Hot::TcpFlags, Hot::TcpFlags), marks::TCP_FLAGS);
-        mark(has(Hot::Start, Hot::End), marks::TIMES);
-        let number = |hot: Hot| self.numbers[number_slot(hot)][row];
-        let [src, dst, pkt_src, pkt_dst] = self.addresses.each_ref().map(|column| column[row]);
-        if addresses {
-            let inner =
-                (if has(Hot::PktSrc, Hot::PktSrc) { pkt_src } else { src }, if has(Hot::PktDst, Hot::PktDst) { pkt_dst } else { dst });
-            if inner != (src, dst) {
-                mark(true, marks::PKT);
-                batch.packet_addrs.push((batch.marks.len() as u32, Ip::v4(inner.0), Ip::v4(inner.1)));
+    /// Appends rows to the batch of which none is bad.
+    fn push(&self, rows: Range<usize>, line: u64, batch: &mut FlowBatch) {
+        let column = |hot: Hot| &self.values[hot as usize][rows.clone()];
+        let has = |there: u32, a: Hot, b: Hot| there >> a as u32 & there >> b as u32 & 1 == 1;
+        for row in rows.clone() {
+            let there = self.there[row];
+            let value = |hot: Hot| self.values[hot as usize][row];
+            let mut bits = (value(Hot::Action) | value(Hot::LogStatus) | value(Hot::Direction)) as u16;
+            for (mark, a, b) in THERE {
+                bits |= if has(there, a, b) { mark } else { 0 };
             }
+            let addresses = bits & marks::ADDRS != 0;
+            let (src, dst) = if addresses { (value(Hot::Src), value(Hot::Dst)) } else { (0, 0) };
+            let inner = |outer: u64, hot: Hot| if has(there, hot, hot) { value(hot) } else { outer };
+            let pair = (inner(src, Hot::PktSrc), inner(dst, Hot::PktDst));
+            if addresses && pair != (src, dst) {
+                bits |= marks::PKT;
+                batch.packet_addrs.push((batch.marks.len() as u32, Ip::v4(pair.0 as u32), Ip::v4(pair.1 as u32)));
+            }
+            batch.marks.push(bits);
+            batch.src.push(src as u32);
+            batch.dst.push(dst as u32);
+            batch.account.push(if has(there, Hot::Account, Hot::Account) { value(Hot::Account) as u32 } else { ABSENT });
+            batch.interface.push(if has(there, Hot::Interface, Hot::Interface) { value(Hot::Interface) as u32 } else { ABSENT });
         }
-        batch.line.push(line);
-        batch.marks.push(bits);
-        batch.account.push(self.names[0][row]);
-        batch.interface.push(self.names[1][row]);
-        batch.src.push(if addresses { src } else { 0 });
-        batch.dst.push(if addresses { dst } else { 0 });
-        batch.ports.push((number(Hot::SrcPort) as u32) << 16 | number(Hot::DstPort) as u32);
-        batch.protocol.push(number(Hot::Protocol) as u8);
-        batch.tcp_flags.push(number(Hot::TcpFlags) as u8);
-        batch.packets.push(number(Hot::Packets));
-        batch.bytes.push(number(Hot::Bytes));
-        batch.start.push(number(Hot::Start) as i64);
-        batch.end.push(number(Hot::End) as i64);
+        batch.line.extend((0..rows.len() as u64).map(|n| u32::try_from(line + n).unwrap_or(u32::MAX)));
+        batch.ports.extend(column(Hot::SrcPort).iter().zip(column(Hot::DstPort)).map(|(s, d)| (*s as u32) << 16 | *d as u32));
+        batch.protocol.extend(column(Hot::Protocol).iter().map(|n| *n as u8));
+        batch.tcp_flags.extend(column(Hot::TcpFlags).iter().map(|n| *n as u8));
+        batch.packets.extend_from_slice(column(Hot::Packets));
+        batch.bytes.extend_from_slice(column(Hot::Bytes));
+        batch.start.extend(column(Hot::Start).iter().map(|n| *n as i64));
+        batch.end.extend(column(Hot::End).iter().map(|n| *n as i64));
     }
-}
-
-/// Index into `Scratch::numbers`.
-const fn number_slot(hot: Hot) -> usize {
-    match hot {
-        Hot::SrcPort => 0,
-        Hot::DstPort => 1,
-        Hot::Protocol => 2,
-        Hot::Packets => 3,
-        Hot::Bytes => 4,
-        Hot::Start => 5,
-        Hot::End => 6,
-        _ => 7, // tcp-flags
-    }
-}
-
-fn is_number(hot: Hot) -> bool {
-    use Hot::{Bytes, DstPort, End, Packets, Protocol, SrcPort, Start, TcpFlags, Version};
-    matches!(hot, Version | SrcPort | DstPort | Protocol | Packets | Bytes | Start | End | TcpFlags)
 }
 
 #[cfg(test)]
