@@ -71,15 +71,13 @@ pub struct StateConfig {
     pub retention: Span,
     /// Memory that contributions may take before they are read back from the state.
     pub memory: Size,
-    /// Days for which `run` remembers units.
-    pub ledger_days: u32,
     /// How long a source that stands still may hold sealing back.
     pub stall_limit: Span,
 }
 
 impl Default for StateConfig {
     fn default() -> Self {
-        Self { location: None, retention: Span(7200), memory: Size(2 << 30), ledger_days: 14, stall_limit: Span(6 * 3600) }
+        Self { location: None, retention: Span(7200), memory: Size(2 << 30), stall_limit: Span(6 * 3600) }
     }
 }
 

@@ -129,6 +129,19 @@ pub struct Judged {
     pub stale: bool,
     /// Warm-up as it stood.
     pub learning: Vec<Learning>,
+    /// `run` has sealed every hour before this one, though profiles may have been written earlier.
+    pub sealed_before: Option<Hour>,
+}
+
+impl UnitRecord {
+    /// Adds what was read of the same unit before, for units that go on (Kafka partitions).
+    pub fn absorb(&mut self, before: &Self) {
+        self.bytes += before.bytes;
+        self.records += before.records;
+        self.rejects += before.rejects;
+        self.nodata += before.nodata;
+        self.skipdata += before.skipdata;
+    }
 }
 
 const JOURNAL: &str = "journal";
@@ -427,4 +440,13 @@ impl DayBlocks {
         }
         accounts
     }
+}
+
+/// Where each source goes on, as the newest commit says. Reads only.
+///
+/// # Errors
+/// When the state cannot be read.
+pub fn positions(state: &Arc<dyn Store>) -> Result<BTreeMap<String, String>> {
+    let loaded = CommitLog::open(Arc::clone(state), Arc::clone(state), 0).load().context("opening the state")?;
+    Ok(loaded.latest().map(|c| c.draft.positions.clone()).unwrap_or_default())
 }

@@ -1,6 +1,6 @@
 //! The binary: arguments, configuration, command.
 //!
-//! Read in this order: [`cli`] (what can be asked), [`config`], [`setup`], then the two drivers, [`replay`] and `run`, with
+//! Read in this order: [`cli`] (what can be asked), [`config`], [`setup`], then the two drivers, [`replay`] and [`run`], with
 //! what they share: [`input`] (where units are), [`reader`] (a unit's bytes to contributions), [`lane`] (what is kept),
 //! [`judging`] (hours to verdicts), [`publish`] (verdicts to tables).
 
@@ -11,11 +11,13 @@ mod generate;
 mod input;
 mod judging;
 mod lane;
+mod metrics;
 mod process;
 mod progress;
 mod publish;
 mod reader;
 mod replay;
+mod run;
 mod setup;
 mod summary;
 
@@ -39,7 +41,8 @@ fn main() {
         Command::Entity(args) => cli::explain::entity(args),
         Command::Check(args) => cli::check::run(args),
         Command::Athena(args) => cli::athena::run(args),
-        Command::Run(_) | Command::Collect(_) | Command::Requeue(_) | Command::Compact(_) => {
+        Command::Run(args) => cli::run::run(args),
+        Command::Collect(_) | Command::Requeue(_) | Command::Compact(_) => {
             Err(Failure::Usage("not in this build".to_owned()))
         }
     };

@@ -15,7 +15,7 @@ use crate::detectors::scan::Scan;
 use crate::detectors::threat_list::ThreatList;
 use crate::detectors::{Context, Detector};
 use crate::entity::{EntityId, EntityKind, short_name};
-use crate::finding::{Finding, Observation};
+use crate::finding::{Finding, Observation, Severity};
 pub use crate::fleet::{Fleet, FleetDelta};
 use crate::hour::AccountHour;
 use crate::incident::finding_id;
@@ -154,8 +154,12 @@ pub fn judge_window(config: &JudgeConfig, profiles: &AccountProfiles, fleet: &Fl
     for finding in &mut verdict.findings {
         finish(finding, config);
     }
-    verdict.findings.sort_by(|a, b| a.finding_id.cmp(&b.finding_id));
     verdict.observations = changes.iter().map(|c| c.observation(hour)).collect();
+    // What a statistical detector calls informational is a signal: kept in the entity's timeline, no finding.
+    let is_signal = |f: &Finding| f.severity == Severity::Informational && matches!(f.detector.as_str(), NewPeer::NAME | NewApiCall::NAME);
+    verdict.observations.extend(verdict.findings.iter().filter(|f| is_signal(f)).map(signal));
+    verdict.findings.retain(|f| !is_signal(f));
+    verdict.findings.sort_by(|a, b| a.finding_id.cmp(&b.finding_id));
     verdict.observations.extend(outage_observation(window, &outage));
     verdict
 }
@@ -212,12 +216,38 @@ fn deployed_by_candidates(network: &NetworkHour<'_>, deployed: &dyn Fn(&str) -> 
     network.enis.iter().any(|e| e.owner.candidates.iter().any(|c| deployed(&c.arn)))
 }
 
+/// A signal as it is kept.
+fn signal(finding: &Finding) -> Observation {
+    Observation {
+        time: finding.first_seen,
+        account_id: finding.account_id.clone(),
+        region: finding.region.clone(),
+        entity_kind: finding.entity_kind.clone(),
+        entity_id: finding.entity_id.clone(),
+        entity_name: finding.entity_name.clone(),
+        kind: "signal".into(),
+        subject_kind: finding.subject_kind.clone(),
+        subject: finding.subject.clone(),
+        subject_name: finding.title.clone(),
+        score_milli: finding.score_milli,
+        evidence: finding.evidence.clone(),
+    }
+}
+
 /// What holds for every finding: its id, text that may be shown, and whether its notice is muted.
 fn finish(finding: &mut Finding, config: &JudgeConfig) {
     finding.finding_id =
         finding_id(&finding.detector, &finding.account_id, &finding.entity_id, &finding.subject, finding.window_start.day());
-    for text in [&mut finding.title, &mut finding.explanation, &mut finding.next_steps, &mut finding.entity_name, &mut finding.subject_name]
-    {
+    // Subjects and entities are named in logs by whoever calls; what cannot be shown is escaped, after the id is made.
+    for text in [
+        &mut finding.subject,
+        &mut finding.entity_id,
+        &mut finding.title,
+        &mut finding.explanation,
+        &mut finding.next_steps,
+        &mut finding.entity_name,
+        &mut finding.subject_name,
+    ] {
         *text = clean(text);
     }
     finding.title = finding.title.replace('\n', " ");

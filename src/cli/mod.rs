@@ -11,6 +11,7 @@ pub mod explain;
 pub mod generate;
 pub mod inspect;
 pub mod replay;
+pub mod run;
 
 /// Finds what AWS Lambda functions never did before, from VPC Flow Logs and CloudTrail alone.
 #[derive(Debug, Parser)]

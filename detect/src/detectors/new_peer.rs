@@ -1,7 +1,7 @@
 //! Detector 1, new peer of a static entity: one that always talks to the same few peers talks to another one.
 
 use flowtrail_enrich::{PeerKind, PeerName};
-use flowtrail_ingest::Ip;
+use flowtrail_ingest::{Hour, Ip};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use crate::finding::{Finding, Severity};
 use crate::fleet::FleetDelta;
 use crate::novelty::{Learned, Novelty, NoveltyOdds, SETTLING_HOURS, Space, flags, key_of, key_of_bytes};
 use crate::profile::{Age, warm_up_of};
-use crate::surprise::{self, Evidence, KIND_CAP, LOW, level, milli, of_normal, of_p};
+use crate::surprise::{self, Evidence, KIND_CAP, LOW, SIGNAL, level, milli, of_normal, of_p};
 use crate::text;
 use crate::window::{NetworkHour, PeerHour};
 
@@ -22,6 +22,8 @@ const FINDINGS_MAX: usize = 8;
 const ATTEMPTS_MAX: usize = 5;
 /// Less than this to a new peer says nothing about amounts.
 const BYTES_OF_INTEREST: u64 = 1_000_000;
+/// An upload from this size on that is beyond anything remembered is at least medium (floor of interest of detectors.md 4).
+const UPLOAD: u64 = 10_000_000;
 /// Below this `R` an entity counts as steady in a small fleet: at most about one hour with a new peer in a month.
 /// (detectors.md says 0.6; with that, one earlier incident would blind the rule for three weeks.)
 const STEADY: f64 = 1.5;
@@ -49,10 +51,20 @@ pub struct Level {
     hours: u32,
     mean: f64,
     variance: f64,
+    /// The highest hour remembered: of this month and of the last.
+    highest: [u64; 2],
+    /// The month, of 30 days, that `highest[0]` belongs to.
+    month: i32,
 }
 
 impl Level {
-    fn learn(&mut self, x: u64) {
+    fn learn(&mut self, x: u64, hour: Hour) {
+        let month = hour.day().0.div_euclid(30);
+        if month != self.month {
+            self.highest = [0, if month == self.month + 1 { self.highest[0] } else { 0 }];
+            self.month = month;
+        }
+        self.highest[0] = self.highest[0].max(x);
         let value = surprise::ln_1p(x as f64);
         self.hours = self.hours.saturating_add(1);
         // The plain mean at first, then an exponential one: 1 - 2^(-1/168).
@@ -67,6 +79,11 @@ impl Level {
         // A floor under the deviation, so that an hour twice the usual is no surprise to an entity of constant hours.
         let deviation = libm::sqrt(self.variance).max(0.5);
         (self.hours >= 24).then(|| of_normal((surprise::ln_1p(x as f64) - self.mean) / deviation))
+    }
+
+    /// `x` is more than three times the highest hour of one to two months (detectors.md 0.4).
+    fn is_beyond(&self, x: u64) -> bool {
+        self.hours >= 24 && x / 3 > self.highest[0].max(self.highest[1])
     }
 
     fn usual(&self) -> u64 {
@@ -323,7 +340,7 @@ impl Detector for NewPeer {
             }
             map.learn(space, context.hour, keys, if settled { new } else { 0 }, delta);
         }
-        profile.bytes.learn(outside);
+        profile.bytes.learn(outside, context.hour);
         profile.age.learn(context.hour, 0);
     }
 }
@@ -378,11 +395,11 @@ impl NewPeer {
                 ),
             );
         }
+        let upload = peer.sent as f64 - peer.received as f64 > 0.7 * (peer.sent as f64 + peer.received as f64);
         if peer.sent >= BYTES_OF_INTEREST
             && let Some(s) = profile.bytes.surprise(peer.sent)
         {
             // Mostly sending is upload: producer/consumer ratio over 0.7 adds one (detectors.md 4).
-            let upload = peer.sent as f64 - peer.received as f64 > 0.7 * (peer.sent as f64 + peer.received as f64);
             let s = (s.min(KIND_CAP) + if upload { 1.0 } else { 0.0 }).min(KIND_CAP);
             let direction = if upload { "; it received only " } else { "; it received " };
             evidence.add(
@@ -416,7 +433,19 @@ impl NewPeer {
             s = s.max(LOW);
             rule = "\nThe fleet is small, so a rule speaks: a steady entity met an address outside all known ranges.";
         }
-        let severity = severity?;
+        if upload
+            && peer.sent >= UPLOAD
+            && !look.deployed
+            && peer.is_outside(name)
+            && profile.bytes.is_beyond(peer.sent)
+            && severity.is_some_and(|l| l < Severity::Medium)
+        {
+            severity = Some(Severity::Medium);
+            s = s.max(surprise::MEDIUM);
+            rule =
+                "\nA rule speaks: an upload to a new address, more than three times the highest hour to all of outside that is remembered.";
+        }
+        let severity = severity.or((s >= SIGNAL).then_some(Severity::Informational))?;
 
         let enis: Vec<u32> = contacts.iter().map(|c| c.eni).collect();
         let mut finding = draft::<Self>(context, &network.id, &network.name, network.region.as_deref());

@@ -71,6 +71,13 @@ impl Chunk {
             let failed = lanes.addresses(run, *column, &mut self.addresses[address_slot(*hot)]);
             self.failures(plan, run, *hot, *column, failed);
         }
+        for ([first, second], column) in &plan.pairs {
+            if let Ok([a, b]) = self.addresses.get_disjoint_mut([address_slot(*first), address_slot(*second)]) {
+                let failed = lanes.address_pairs(run, *column, a, b) & all(run.rows);
+                self.failures(plan, run, *first, *column, failed);
+                self.failures(plan, run, *second, *column + 1, failed);
+            }
+        }
         lanes.fields(run, &plan.slots, &mut self.fields);
         self.settle(plan, run, limit);
     }
