@@ -81,6 +81,7 @@ impl Replay {
         let told: Vec<FindingRow> = rows.findings.clone();
         self.commit(&mut lane, rows, said.is_some())?;
         summary.findings = publish::count(&lane.known.findings);
+        summary.loudest = publish::loudest(&lane.known.findings);
         self.tell(&told)?;
         Ok(summary)
     }

@@ -760,6 +760,7 @@ impl Run {
             live.summary.learning.insert(one.detector.clone(), learning);
         }
         live.summary.findings = publish::count(&live.lane.known.findings);
+        live.summary.loudest = publish::loudest(&live.lane.known.findings);
         live.summary.records.api = live.said.api;
         live.summary.records.api_duplicate = live.said.api_duplicate;
         let [exact, candidates, other, unheld, unknown] = live.said.attribution_new;
