@@ -22,6 +22,8 @@ pub mod profile;
 pub mod sum;
 pub mod suppression;
 pub mod surprise;
+#[cfg(test)]
+mod testing;
 pub mod text;
 pub mod window;
 

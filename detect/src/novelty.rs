@@ -198,6 +198,7 @@ impl Novelty {
             }
             same
         });
+        // More than fit: of those that would come in, only the smallest hashes can stay.
         let mut added = Vec::new();
         for learned in keys {
             match self.known.binary_search_by_key(&learned.key, |k| k.key) {
@@ -207,6 +208,7 @@ impl Novelty {
                     known.hours = known.hours.saturating_add(1);
                     known.flags &= learned.flags;
                 }
+                Err(_) if added.len() > KNOWN_MAX => self.full = day.max(1),
                 Err(_) => added.push(learned),
             }
         }
