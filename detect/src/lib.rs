@@ -34,7 +34,7 @@ pub use finding::{EvidenceRef, Finding, Observation, ProfileRow, Severity, Term}
 pub use hour::{AccountHour, ApiRow, Conversation, Traffic, UnitRef};
 pub use incident::Incidents;
 pub use judge::{AccountProfiles, Facts, Fleet, FleetDelta, JudgeConfig, Learning, Suppression, Verdict};
-pub use judge::{judge, judge_window, learn, learn_window};
+pub use judge::{judge, judge_and_learn_window, judge_window, learn, learn_window};
 pub use merge::{CallCounts, merge};
 pub use sum::{FlowCounts, Summer, UnitContext};
 pub use window::Window;

@@ -228,8 +228,9 @@ impl<'a> NetworkHour<'a> {
         let chosen = scan.chosen_flow_logs(self.hour);
         let sides = Sides::of(self.hour, self.facts, self.enis[eni as usize].eni, scan);
         let lambda = self.enis[eni as usize].owner.lambda;
-        let mut holders: HashMap<Ip, bool> = HashMap::new();
+        let mut holders = Holders { known: self.enis[eni as usize].owner.attribution != Attribution::Unknown, ..Holders::default() };
         let ends = if lambda || scan.unsettled == 0 { HashMap::new() } else { unsettled_ends(run) };
+        self.outbound.reserve(run.len());
         for (at, c) in run.iter().enumerate() {
             if chosen[usize::from(c.rejected)] != Some(c.flow_log) {
                 continue;
@@ -522,6 +523,27 @@ fn own_end_serves(c: &Conversation, own_client: bool, own: (Ip, u16), other: (Ip
     }
 }
 
+/// Which addresses the timeline gives to an interface, each asked for once.
+#[derive(Default)]
+struct Holders {
+    /// The timeline has heard of the interface at all.
+    known: bool,
+    /// The last two answers: conversations of one server stand together, and our own address is in most of them.
+    last: [Option<(Ip, bool)>; 2],
+    answers: HashMap<Ip, bool>,
+}
+
+impl Holders {
+    fn get(&mut self, ip: Ip, ask: impl FnOnce() -> bool) -> bool {
+        if let Some((_, held)) = self.last.iter().flatten().find(|l| l.0 == ip) {
+            return *held;
+        }
+        let held = *self.answers.entry(ip).or_insert_with(ask);
+        self.last = [Some((ip, held)), self.last[0]];
+        held
+    }
+}
+
 /// Which addresses of a run of conversations are the interface's own.
 struct Sides {
     /// The one address that all conversations share, where there is one.
@@ -558,20 +580,21 @@ impl Sides {
         network: &NetworkHour<'_>,
         eni: u32,
         c: &Conversation,
-        holders: &mut HashMap<Ip, bool>,
+        holders: &mut Holders,
         first: EventTime,
         last: EventTime,
     ) -> Option<bool> {
         if self.held {
             return self.shared.map(|ip| c.client == ip);
         }
-        let name = network.enis.get(eni as usize)?.eni;
-        let mut held =
-            |ip| *holders.entry(ip).or_insert_with(|| network.facts.timelines.holds(&network.hour.account, name, ip, first, last));
-        match (held(c.client), held(c.server)) {
-            (true, false) => return Some(true),
-            (false, true) => return Some(false),
-            _ => {}
+        if holders.known {
+            let name = network.enis.get(eni as usize)?.eni;
+            let mut held = |ip| holders.get(ip, || network.facts.timelines.holds(&network.hour.account, name, ip, first, last));
+            match (held(c.client), held(c.server)) {
+                (true, false) => return Some(true),
+                (false, true) => return Some(false),
+                _ => {}
+            }
         }
         match (c.ours_client, c.ours_server) {
             (true, false) => return Some(true),

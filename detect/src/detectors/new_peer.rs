@@ -185,7 +185,8 @@ impl<'w, 'a> NetworkLook<'w, 'a> {
                         *best = outcome.max(*best);
                     }
                     _ => {
-                        let tried = profile.scan.has_tried(pair_key(contact.peer, contact.port, contact.protocol));
+                        let tried =
+                            outcome == Outcome::Failed && profile.scan.has_tried(pair_key(contact.peer, contact.port, contact.protocol));
                         pairs.push(Pair {
                             peer: at as u32,
                             port: contact.port,
@@ -266,7 +267,6 @@ impl Detector for NewPeer {
     type Hour<'h> = NetworkLook<'h, 'h>;
 
     fn judge(&self, profile: &NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Vec<Finding> {
-        let day = context.hour.day();
         let network = look.network;
         if network.forwards || look.crowded || !profile.age.past(warm_up_of(Self::NAME), context.hour) {
             return Vec::new();
@@ -304,6 +304,7 @@ impl Detector for NewPeer {
         let mut ports = Vec::new();
         let mut seen_ports: Vec<(u16, u8)> = Vec::new();
         let mut outside = 0u64;
+        let mut left_out = false;
         for (peer, seen) in network.peers.iter().zip(&look.peers) {
             if !peer.ip.is_private() {
                 outside = outside.saturating_add(peer.sent);
@@ -319,8 +320,12 @@ impl Detector for NewPeer {
             }
             let address = address_key(peer.ip, &network.hour.account);
             if look.crowded {
-                let flags = if peer.ip.is_private() { flags::UNNAMED | flags::COUNTED } else { flags::COUNTED };
-                keys.push(Learned { key: address, flags, name: None });
+                if profile.peers.admits(address) {
+                    let flags = if peer.ip.is_private() { flags::UNNAMED | flags::COUNTED } else { flags::COUNTED };
+                    keys.push(Learned { key: address, flags, name: None });
+                } else {
+                    left_out = true;
+                }
                 continue;
             }
             if seen.familiarity == Familiarity::Known && seen.key == address && !peer.ip.is_private() {
@@ -362,6 +367,9 @@ impl Detector for NewPeer {
                 delta.hour(space, map.rates(context.hour).class(look.deployed), new);
             }
             map.learn(space, context.hour, keys, if settled { new } else { 0 }, delta);
+        }
+        if left_out {
+            profile.peers.overflow(context.hour.day());
         }
         profile.bytes.learn(outside, context.hour);
         profile.age.learn(context.hour, 0);

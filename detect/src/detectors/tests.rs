@@ -9,7 +9,7 @@ use super::scan::Scan;
 use super::threat_list::ThreatList;
 use super::*;
 use crate::hour::AccountHour;
-use crate::judge::Facts;
+use crate::judge::{Facts, judge_and_learn};
 use crate::testing::{ACCOUNT, Lane, Maker, START, said};
 use crate::window::Window;
 
@@ -559,9 +559,13 @@ fn equal_hours_are_judged_alike_however_they_were_told_and_profiles_survive_thei
     for hour in eventful() {
         let verdict = straight.judge(&hour);
         assert_eq!(verdict, straight.judge(&hour), "a second look says the same");
+        let (mut profiles, mut delta) = (straight.profiles.clone(), straight.delta.clone());
+        let facts = Facts { timelines: &straight.timelines, book: &straight.book };
+        let at_once = judge_and_learn(&straight.config, &mut profiles, &straight.fleet, &mut delta, &hour, &facts);
         assert_eq!(verdict, encoded.judge(&hour));
         said_something += verdict.findings.len();
         straight.learn(&hour);
+        assert_eq!((&at_once, &profiles, &delta), (&verdict, &straight.profiles, &straight.delta), "judging and learning at once");
         encoded.learn(&hour);
         let bytes = postcard::to_stdvec(&(&encoded.profiles, &encoded.delta)).unwrap();
         (encoded.profiles, encoded.delta) = postcard::from_bytes(&bytes).unwrap();
@@ -650,6 +654,16 @@ fn speed_of_a_look() {
     let began = cpu();
     let verdict = lane.judge(&hour);
     println!("window and judging: {} ns a conversation, {} findings", (cpu() - began) / u64::from(count), verdict.findings.len());
+    let began = cpu();
+    let verdict = judge_and_learn(
+        &lane.config,
+        &mut lane.profiles,
+        &lane.fleet,
+        &mut lane.delta,
+        &hour,
+        &Facts { timelines: &lane.timelines, book: &lane.book },
+    );
+    println!("window, judging and learning: {} ns a conversation, {} findings", (cpu() - began) / u64::from(count), verdict.findings.len());
     hour.conversations.clear();
     hour.calls = (0..count).map(|n| crate::hour::ApiRow { id: u128::from(n), ..row.clone() }).collect();
     let began = cpu();
