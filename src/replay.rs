@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -162,7 +163,14 @@ impl Replay {
     }
 
     /// Takes flushes, and commits them as whole sets of units.
-    fn collect(&self, lane: &mut Lane, receiver: &Receiver<Flush>, summary: &mut Summary, rows: &mut Rows, changed: &mut bool) -> Result<()> {
+    fn collect(
+        &self,
+        lane: &mut Lane,
+        receiver: &Receiver<Flush>,
+        summary: &mut Summary,
+        rows: &mut Rows,
+        changed: &mut bool,
+    ) -> Result<()> {
         let mut waiting = Changes::default();
         let mut waiting_bytes = 0;
         let mut last = Instant::now();
@@ -255,7 +263,9 @@ impl Replay {
         let learning = judge.learning(last_day.unwrap_or_default());
         let unsealed = last_day.is_some_and(|d| d.next().start() > sealed_until);
         rows.findings = publish::revise(&mut lane.known.findings, standing, None, self.seen_at);
-        said.observations.sort_by(|a, b| (a.time, &a.account_id, &a.entity_id, &a.kind, &a.subject).cmp(&(b.time, &b.account_id, &b.entity_id, &b.kind, &b.subject)));
+        said.observations.sort_by(|a, b| {
+            (a.time, &a.account_id, &a.entity_id, &a.kind, &a.subject).cmp(&(b.time, &b.account_id, &b.entity_id, &b.kind, &b.subject))
+        });
         rows.observations = Some(std::mem::take(&mut said.observations));
         rows.coverage = Some(publish::coverage(&lane.known, &said.attribution));
         let known_until = lane.known.facts.iter().filter_map(|f| f.at).max().map_or(self.as_of, |t| t.min(self.as_of));

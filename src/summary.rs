@@ -185,7 +185,13 @@ impl Summary {
         let (u, r, a, f) = (&self.units, &self.records, &self.attribution, &self.findings);
         line(
             "units",
-            &[("applied", u.applied), ("known already", u.duplicate), ("late", u.late), ("quarantined", u.quarantined), ("ignored", u.ignored)],
+            &[
+                ("applied", u.applied),
+                ("known already", u.duplicate),
+                ("late", u.late),
+                ("quarantined", u.quarantined),
+                ("ignored", u.ignored),
+            ],
         );
         line("flow logs", &[("records", r.flow), ("NODATA", r.nodata), ("SKIPDATA", r.skipdata), ("unplaced", r.unplaced)]);
         line("traffic", &[("packets", self.flow_packets), ("bytes", self.flow_bytes)]);
@@ -218,7 +224,8 @@ impl Summary {
         if !self.loudest.is_empty() {
             let loud = f.critical + f.high + f.medium;
             let shown = self.loudest.len() as u64;
-            let title = if loud > shown { format!("the {shown} gravest and latest of {}", grouped(loud)) } else { "the gravest".to_owned() };
+            let title =
+                if loud > shown { format!("the {shown} gravest and latest of {}", grouped(loud)) } else { "the gravest".to_owned() };
             let _ = writeln!(out, "{title}");
             for one in &self.loudest {
                 let time: String = one.first_seen.to_string().chars().take(16).collect();

@@ -49,11 +49,17 @@ pub fn key_of(space: Space, level: &str, text: &str) -> u64 {
 /// A key of bytes, for addresses and ports.
 #[must_use]
 pub fn key_of_bytes(space: Space, level: u8, text: &[u8], more: &[u8]) -> u64 {
-    let mut bytes: smallvec::SmallVec<[u8; 64]> = smallvec::SmallVec::new();
-    bytes.extend_from_slice(&[space as u8, 0xff, level]);
-    bytes.extend_from_slice(text);
-    bytes.extend_from_slice(more);
-    XxHash3_64::oneshot(&bytes)
+    let mut bytes = [0u8; 64];
+    bytes[..3].copy_from_slice(&[space as u8, 0xff, level]);
+    let end = 3 + text.len();
+    let all = end + more.len();
+    // Addresses and ports are far shorter than this.
+    if all > bytes.len() {
+        return XxHash3_64::oneshot(&[&bytes[..3], text, more].concat());
+    }
+    bytes[3..end].copy_from_slice(text);
+    bytes[end..all].copy_from_slice(more);
+    XxHash3_64::oneshot(&bytes[..all])
 }
 
 /// One known key, 16 bytes.

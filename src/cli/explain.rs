@@ -150,9 +150,10 @@ fn raw(finding: &Finding, inputs: &[String]) -> Result<String, Failure> {
     for evidence in &finding.evidence {
         // The same object may lie elsewhere now: its identity is the key from AWSLogs/ on.
         let id = flowtrail_ingest::UnitId::of_key(&evidence.key);
-        let object = listed.objects.iter().find(|o| {
-            o.meta.key == evidence.key || (id.is_some() && flowtrail_ingest::UnitId::of_key(&o.meta.key) == id)
-        });
+        let object = listed
+            .objects
+            .iter()
+            .find(|o| o.meta.key == evidence.key || (id.is_some() && flowtrail_ingest::UnitId::of_key(&o.meta.key) == id));
         let Some(object) = object else {
             missing.push(evidence.key.clone());
             continue;
@@ -217,10 +218,8 @@ pub fn entity(args: &EntityArgs) -> Result<i32, Failure> {
             .and_then(Value::as_array)
             .is_some_and(|c| c.iter().any(|c| c.get("arn").and_then(Value::as_str).is_some_and(is)))
     };
-    let mut held: Vec<&Map<String, Value>> = owners
-        .iter()
-        .filter(|r| ["eni_id", "ip", "owner", "owner_name"].iter().any(|c| is(&text(r, c))) || lists(r))
-        .collect();
+    let mut held: Vec<&Map<String, Value>> =
+        owners.iter().filter(|r| ["eni_id", "ip", "owner", "owner_name"].iter().any(|c| is(&text(r, c))) || lists(r)).collect();
     held.sort_by_key(|r| (text(r, "account_id"), text(r, "eni_id"), text(r, "valid_from")));
     if !held.is_empty() {
         let _ = writeln!(out, "interfaces ({})", held.len());
@@ -261,11 +260,7 @@ pub fn entity(args: &EntityArgs) -> Result<i32, Failure> {
         let _ = writeln!(out, "what is normal");
         para(&mut out, "  ", &format!("{} {} ({})", text(row, "entity_kind"), text(row, "entity_name"), text(row, "entity_id")));
         let number = |column: &str| row.get(column).and_then(Value::as_i64).unwrap_or_default();
-        para(
-            &mut out,
-            "  ",
-            &format!("{}: {} days old, {} active hours", text(row, "state"), number("age_days"), number("active_hours")),
-        );
+        para(&mut out, "  ", &format!("{}: {} days old, {} active hours", text(row, "state"), number("age_days"), number("active_hours")));
         for column in ["peers", "actions", "ports", "rates"] {
             let value = text(row, column);
             if !value.is_empty() && value != "{}" && value != "[]" && value != "null" {
