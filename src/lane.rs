@@ -131,6 +131,19 @@ pub struct Judged {
     pub stale: bool,
     /// Warm-up as it stood.
     pub learning: Vec<Learning>,
+    /// `run` has sealed every hour before this one, though profiles may have been written earlier.
+    pub sealed_before: Option<Hour>,
+}
+
+impl UnitRecord {
+    /// Adds what was read of the same unit before, for units that go on (Kafka partitions).
+    pub fn absorb(&mut self, before: &Self) {
+        self.bytes += before.bytes;
+        self.records += before.records;
+        self.rejects += before.rejects;
+        self.nodata += before.nodata;
+        self.skipdata += before.skipdata;
+    }
 }
 
 const JOURNAL: &str = "journal";
@@ -445,4 +458,13 @@ impl DayBlocks {
     pub fn is_unwritten(&self, block: &flowtrail_detect::BlockView<'_>) -> bool {
         self.parts.iter().any(|p| p.unwritten && p.bytes.as_ptr_range().contains(&block.bytes.as_ptr()))
     }
+}
+
+/// Where each source goes on, as the newest commit says. Reads only.
+///
+/// # Errors
+/// When the state cannot be read.
+pub fn positions(state: &Arc<dyn Store>) -> Result<BTreeMap<String, String>> {
+    let loaded = CommitLog::open(Arc::clone(state), Arc::clone(state), 0).load().context("opening the state")?;
+    Ok(loaded.latest().map(|c| c.draft.positions.clone()).unwrap_or_default())
 }

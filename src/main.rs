@@ -1,6 +1,6 @@
 //! The binary: arguments, configuration, command.
 //!
-//! Read in this order: [`cli`] (what can be asked), [`config`], [`setup`], then the two drivers, [`replay`] and `run`, with
+//! Read in this order: [`cli`] (what can be asked), [`config`], [`setup`], then the two drivers, [`replay`] and [`run`], with
 //! what they share: [`input`] (where units are), [`reader`] (a unit's bytes to contributions), [`lane`] (what is kept),
 //! [`judging`] (hours to verdicts), [`publish`] (verdicts to tables).
 
@@ -12,13 +12,16 @@ mod generate;
 mod input;
 mod judging;
 mod lane;
+mod metrics;
 mod process;
 mod progress;
 mod publish;
 mod reader;
 mod replay;
+mod run;
 mod setup;
 mod summary;
+mod wrap;
 
 use clap::Parser as _;
 use cli::{Cli, Command, Failure};
@@ -40,10 +43,10 @@ fn main() {
         Command::Entity(args) => cli::explain::entity(args),
         Command::Check(args) => cli::check::run(args),
         Command::Athena(args) => cli::athena::run(args),
+        Command::Run(args) => cli::run::run(args),
         Command::Collect(args) => cli::collect::run(args),
         Command::Requeue(args) => cli::requeue::run(args),
         Command::Compact(args) => cli::compact::run(args),
-        Command::Run(_) => Err(Failure::Usage("not in this build".to_owned())),
     };
     let code = match outcome {
         Ok(code) => code,

@@ -479,6 +479,29 @@ impl UnitReport {
         }
     }
 
+    /// Adds another record of the same unit (Kafka).
+    pub fn absorb(&mut self, other: Self) {
+        self.record.absorb(&other.record);
+        self.record.hour = self.record.hour.max(other.record.hour);
+        self.record.delivered_at = self.record.delivered_at.max(other.record.delivered_at);
+        self.flow.records += other.flow.records;
+        self.flow.nodata += other.flow.nodata;
+        self.flow.skipdata += other.flow.skipdata;
+        self.flow.unplaced += other.flow.unplaced;
+        self.flow.out_of_range += other.flow.out_of_range;
+        self.flow.packets += other.flow.packets;
+        self.flow.bytes += other.flow.bytes;
+        for (kind, count) in other.api_kinds {
+            *self.api_kinds.entry(kind).or_default() += count;
+        }
+        self.api += other.api;
+        self.api_ignored += other.api_ignored;
+        self.api_out_of_range += other.api_out_of_range;
+        self.facts.extend(other.facts);
+        self.facts_counted += other.facts_counted;
+        self.rejects.extend(other.rejects);
+    }
+
     /// A unit that could not even be fetched.
     #[must_use]
     pub fn unreadable(id: UnitId, meta: &UnitMeta, reason: String) -> Self {

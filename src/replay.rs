@@ -4,14 +4,14 @@
 //! the units it had committed. Judging starts when reading is done, from the first hour: the outcome is that of one pass
 //! over all that was ever read. The same input again finds nothing new and changes nothing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use crossbeam_channel::{Receiver, Sender};
+use dashmap::{DashMap, Entry};
 use flowtrail_detect::{Block, Facts};
 use flowtrail_enrich::Timelines;
 use flowtrail_ingest::{Day, EventTime, Hour, UnitId};
@@ -94,6 +94,7 @@ impl Replay {
         }
         self.commit(&mut lane, rows, calls, said.is_some())?;
         summary.findings = publish::count(&lane.known.findings);
+        summary.loudest = publish::loudest(&lane.known.findings);
         self.tell(&told)?;
         Ok(summary)
     }
@@ -106,7 +107,7 @@ impl Replay {
             summary.quarantined.push(Quarantined { source: problem.path.clone(), reason: problem.reason.clone() });
             summary.units.quarantined += 1;
         }
-        let claimed = Claims::new(lane, &listed.objects);
+        let claimed = Claims::new(lane);
         let progress = Progress::new(&listed.objects);
         let mut changed = false;
         let all: Vec<usize> = (0..listed.objects.len()).collect();
@@ -279,7 +280,7 @@ impl Replay {
             open_day: open,
             incidents: last_judged.map(|l| l.1.incidents).unwrap_or_default(),
         });
-        lane.known.judged = Judged { config_hash: self.setup.config_hash, unsealed, stale: false, learning };
+        lane.known.judged = Judged { config_hash: self.setup.config_hash, unsealed, stale: false, learning, sealed_before: None };
         Ok(Some(said))
     }
 
@@ -317,7 +318,7 @@ impl Replay {
 
 /// Which units are known or taken by another thread of this call. Asked once a unit, never per record.
 struct Claims {
-    taken: Mutex<HashMap<UnitId, u64>>,
+    taken: DashMap<UnitId, u64>,
 }
 
 enum Claim {
@@ -327,20 +328,18 @@ enum Claim {
 }
 
 impl Claims {
-    fn new(lane: &Lane, _objects: &[Announced]) -> Self {
-        let taken = lane.known.ledger.values().filter(|u| u.ended != Ended::Quarantined).map(|u| (u.id, u.bytes)).collect();
-        Self { taken: Mutex::new(taken) }
+    fn new(lane: &Lane) -> Self {
+        Self { taken: lane.known.ledger.values().filter(|u| u.ended != Ended::Quarantined).map(|u| (u.id, u.bytes)).collect() }
     }
 
     fn claim(&self, id: UnitId, bytes: u64) -> Claim {
-        let mut taken = self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match taken.get(&id) {
-            None => {
-                taken.insert(id, bytes);
+        match self.taken.entry(id) {
+            Entry::Vacant(free) => {
+                free.insert(bytes);
                 Claim::Mine
             }
-            Some(known) if *known == bytes => Claim::Known,
-            Some(known) => Claim::OtherLength(*known),
+            Entry::Occupied(known) if *known.get() == bytes => Claim::Known,
+            Entry::Occupied(known) => Claim::OtherLength(*known.get()),
         }
     }
 }

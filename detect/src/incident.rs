@@ -43,6 +43,13 @@ impl Incidents {
         self.parts.entry(finding.finding_id.clone()).or_default().insert(hour, finding);
     }
 
+    /// Adds all that another one holds.
+    pub fn absorb(&mut self, other: Self) {
+        for finding in other.parts.into_values().flat_map(BTreeMap::into_values) {
+            self.add(finding);
+        }
+    }
+
     /// Replaces all that one account's hour said. Returns the ids whose joined finding may have changed, sorted; one
     /// that no longer stands has nothing left to join.
     pub fn replace_hour(&mut self, account: &str, hour: Hour, findings: Vec<Finding>) -> Vec<String> {

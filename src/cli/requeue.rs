@@ -15,9 +15,12 @@ pub fn run(args: &ConfigArg) -> Result<i32, Failure> {
     let setup = Setup::open(&config, None, &[], &[])?;
     let seen_at = now();
     let mut lane = Lane::open(setup.state.clone(), setup.output.clone(), seen_at)?;
-    let mut gone: Vec<UnitRecord> = lane.known.ledger.values().filter(|u| u.ended == Ended::Quarantined).cloned().collect();
+    // An object that came a second time with another length stands as quarantined, though its first copy is counted.
+    let is_uncounted = |u: &&UnitRecord| u.ended == Ended::Quarantined && u.records == 0 && u.rejects == 0;
+    let mut gone: Vec<UnitRecord> = lane.known.ledger.values().filter(is_uncounted).cloned().collect();
     gone.sort_by(|a, b| (&a.source, &a.key).cmp(&(&b.source, &b.key)));
-    let mut kept: Vec<&UnitRecord> = lane.known.ledger.values().filter(|u| u.ended == Ended::Salvaged).collect();
+    let is_counted = |u: &&UnitRecord| u.ended == Ended::Salvaged || u.ended == Ended::Quarantined && !is_uncounted(u);
+    let mut kept: Vec<UnitRecord> = lane.known.ledger.values().filter(is_counted).cloned().collect();
     kept.sort_by(|a, b| (&a.source, &a.key).cmp(&(&b.source, &b.key)));
     for unit in &gone {
         println!("again  {}", line(unit));
@@ -27,7 +30,7 @@ pub fn run(args: &ConfigArg) -> Result<i32, Failure> {
     }
     println!("{} units will be read again", gone.len());
     if !kept.is_empty() {
-        println!("{} units broke in the middle: what came before the break is counted, so they are not read again", kept.len());
+        println!("{} units are counted as far as they could be read, and reading them again would count twice", kept.len());
     }
     if !gone.is_empty() {
         for unit in &gone {

@@ -21,6 +21,9 @@ pub mod privilege_escalation;
 pub mod scan;
 pub mod threat_list;
 
+#[cfg(test)]
+mod tests;
+
 /// What a detector may read beside its baseline and the entity's hour.
 pub struct Context<'a> {
     /// The user's settings.
@@ -100,7 +103,7 @@ pub fn attribute(finding: &mut Finding, network: &NetworkHour<'_>, enis: impl In
 pub fn who(finding: &Finding) -> String {
     let name = |c: &Candidate| crate::entity::short_name(&c.arn).to_owned();
     match (finding.attribution.as_str(), finding.candidates.as_slice()) {
-        ("exact", [one]) => format!("Who: function {}, proven by dated configuration ({}).", name(one), one.evidence),
+        ("exact", [one]) => format!("Who: function {}, proven: {}.", name(one), one.evidence),
         (_, []) if finding.entity_kind == EntityKind::Interface.as_str() => match finding.attribution.as_str() {
             "other" => format!("Who: {}, no function.", finding.entity_name),
             "unheld" => "Who: nobody is known to have held this interface then.".to_owned(),
@@ -134,7 +137,10 @@ pub fn pointers(finding: &Finding) -> String {
 /// "Coverage": the share of the expected input that was there.
 #[must_use]
 pub fn coverage(finding: &Finding) -> String {
-    format!("Coverage: {} % of the expected input was there.", finding.coverage_milli / 10)
+    match finding.coverage_milli {
+        1000.. => "Coverage: nothing is known to be missing from this hour's input.".to_owned(),
+        part => format!("Coverage: {} % of the expected input was there.", part / 10),
+    }
 }
 
 /// The end of every explanation: coverage, who, pointers.

@@ -12,7 +12,7 @@ use crate::fleet::FleetDelta;
 use crate::hour::AccountHour;
 use crate::novelty::{Learned, Novelty, NoveltyOdds, SETTLING_HOURS, Space, flags, key_of};
 use crate::profile::{Age, warm_up_of};
-use crate::surprise::{Evidence, LOW, level, milli, of_p};
+use crate::surprise::{Evidence, LOW, SIGNAL, level, milli, of_p};
 use crate::text;
 use crate::window::{ActionHour, FunctionHour, evidence_of_rows};
 
@@ -240,7 +240,7 @@ impl NewApiCall {
             "allowed".to_owned()
         };
         let mut finding = self.draft(profile, look, &[call], context);
-        finding.severity = severity?;
+        finding.severity = severity.or((s >= SIGNAL).then_some(Severity::Informational))?;
         finding.score_milli = milli(s);
         finding.subject_kind = "action".into();
         finding.subject_name.clone_from(&name);
@@ -298,7 +298,7 @@ impl NewApiCall {
             rule = "\nThe fleet is small, so a rule speaks: eight or more read actions that it never called, in one hour.";
         }
         let mut finding = self.draft(profile, look, &reads, context);
-        finding.severity = severity?;
+        finding.severity = severity.or((s >= SIGNAL).then_some(Severity::Informational))?;
         finding.score_milli = milli(s);
         finding.subject_kind = "action".into();
         finding.subject = "enumeration".into();

@@ -529,13 +529,12 @@ impl PrivilegeEscalation {
         };
         let mut patterns: Vec<&str> = found.iter().map(|m| m.pattern.words()).collect();
         patterns.dedup();
-        let history = match usual {
-            0 => format!(
-                "it did the same {} in the last 30 days",
-                text::count(u64::from(found.iter().map(|m| profile.times(m.pattern, day)).max().unwrap_or(0)), "time")
-            ),
-            n => format!("it did the same {n} times in the last 30 days, so this is told as information only"),
+        let times = found.iter().map(|m| profile.times(m.pattern, day)).max().unwrap_or(0);
+        let history = match times {
+            0 => "it did not do the same in the last 30 days".to_owned(),
+            n => format!("it did the same {} in the last 30 days", text::count(u64::from(n), "time")),
         };
+        let history = if usual > 0 { format!("{history}, so this is told as information only") } else { history };
         finding.explanation = format!(
             "`{principal}` ran {}{from}, on {}. Together this is {}.\n\
              Learned: {history}{}.\n\
@@ -545,9 +544,10 @@ impl PrivilegeEscalation {
             text::listed(told.iter().map(String::as_str), 8),
             context.hour.day(),
             text::listed(patterns, 4),
-            profile
-                .since
-                .map_or_else(|| "; it never made such a call before".to_owned(), |h| format!("; its first such call was on {}", h.day())),
+            profile.since.map_or_else(
+                || "; no such call of it is known from before".to_owned(),
+                |h| format!("; its first such call was on {}", h.day())
+            ),
             if denied { ", and were denied: somebody tried" } else { "" },
             own_role.map_or_else(String::new, |f| format!(
                 "; they were made by the code of function {}, or by whoever holds its credentials",

@@ -128,17 +128,21 @@ impl Inflater {
     /// When the content is larger than `limits` allow; pieces may have been handed on before.
     pub fn stream(&mut self, raw: &[u8], limits: Limits, on_piece: &mut dyn FnMut(&[u8])) -> Result<Inflated, InflateError> {
         let mut lines: Vec<u8> = Vec::with_capacity(PIECE * 2);
+        // Bytes of `lines` up to and with its last line end.
+        let mut whole_lines = 0;
         let mut take = |piece: &[u8]| {
+            if let Some(at) = memchr::memrchr(b'\n', piece) {
+                whole_lines = lines.len() + at + 1;
+            }
             lines.extend_from_slice(piece);
-            if lines.len() >= PIECE {
-                if let Some(at) = memchr::memrchr(b'\n', &lines) {
-                    on_piece(&lines[..=at]);
-                    lines.drain(..=at);
-                } else if lines.len() >= limits.whole {
-                    // No line is that long; its reader will say so.
-                    on_piece(&lines);
-                    lines.clear();
-                }
+            if lines.len() >= PIECE && whole_lines > 0 {
+                on_piece(&lines[..whole_lines]);
+                lines.drain(..whole_lines);
+                whole_lines = 0;
+            } else if lines.len() >= limits.whole {
+                // No line is that long; its reader will say so.
+                on_piece(&lines);
+                lines.clear();
             }
             true
         };
@@ -147,6 +151,20 @@ impl Inflater {
             on_piece(&lines);
         }
         Ok(done)
+    }
+
+    /// The first `most` bytes of the content (fewer where it ends or breaks before), to tell what kind it is when it is too
+    /// large to be read whole.
+    #[must_use]
+    pub fn head(&mut self, raw: &[u8], most: usize) -> Vec<u8> {
+        let mut head = Vec::new();
+        let mut take = |piece: &[u8]| {
+            head.extend_from_slice(&piece[..piece.len().min(most - head.len())]);
+            head.len() < most
+        };
+        // An error says that the content is too large for more than this, which is known.
+        let _ = stream(raw, Limits::default(), 0, &mut self.piece, &mut take);
+        head
     }
 
     /// Appends one member to `out`.
@@ -231,3 +249,6 @@ fn stream(
     done.trailing = rest.len();
     Ok(done)
 }
+
+#[cfg(test)]
+mod tests;

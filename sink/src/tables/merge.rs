@@ -72,7 +72,8 @@ mod tests {
     use crate::tables::{RejectRow, encode, read_rows};
 
     fn file(times: &[i64]) -> Vec<u8> {
-        let row = |t: &i64| RejectRow { time: EventTime(*t), key: format!("k{t}"), position: (t % 2 == 0).then_some(7), ..RejectRow::default() };
+        let row =
+            |t: &i64| RejectRow { time: EventTime(*t), key: format!("k{t}"), position: (t % 2 == 0).then_some(7), ..RejectRow::default() };
         encode(times.iter().map(row).collect()).unwrap()
     }
 

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use super::ROWS;
 use super::isa::{Fields, Isa, Job, Lanes, SLOTS};
-use super::plan::{Plan, Slot, THERE};
+use super::plan::{Plan, Slot};
 use super::run::Run;
 use crate::flow::batch::{FlowBatch, marks};
-use crate::flow::layout::{HOT, Hot};
+use crate::flow::layout::{HOT, Hot, THERE};
 use crate::flow::names::Interner;
 use crate::flow::plain::SECONDS_MAX;
 use crate::ip::Ip;
@@ -70,6 +70,13 @@ impl Chunk {
         for (hot, column) in &plan.addresses {
             let failed = lanes.addresses(run, *column, &mut self.addresses[address_slot(*hot)]);
             self.failures(plan, run, *hot, *column, failed);
+        }
+        for ([first, second], column) in &plan.pairs {
+            if let Ok([a, b]) = self.addresses.get_disjoint_mut([address_slot(*first), address_slot(*second)]) {
+                let failed = lanes.address_pairs(run, *column, a, b) & all(run.rows);
+                self.failures(plan, run, *first, *column, failed);
+                self.failures(plan, run, *second, *column + 1, failed);
+            }
         }
         lanes.fields(run, &plan.slots, &mut self.fields);
         self.settle(plan, run, limit);

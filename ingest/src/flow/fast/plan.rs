@@ -1,7 +1,6 @@
 //! What a layout asks of the fast path, compiled once.
 
 use super::isa::SLOTS;
-use crate::flow::batch::marks;
 use crate::flow::layout::{HOT, Hot, Layout};
 
 /// Eight bytes at or before the end of a field, and what they should be. A number of more digits than eight is two slots.
@@ -29,6 +28,8 @@ pub(in crate::flow) struct Plan {
     pub columns: usize,
     /// Addresses to convert: what, and where it stands.
     pub(super) addresses: Vec<(Hot, usize)>,
+    /// Addresses that stand side by side: both, and where the first stands.
+    pub(super) pairs: Vec<([Hot; 2], usize)>,
     /// Numbers and words to convert, at most [`SLOTS`].
     pub(super) slots: Vec<Slot>,
     /// For every hot column its (lower) slot; [`SLOTS`] if it has none.
@@ -52,6 +53,7 @@ impl Plan {
         let mut plan = Self {
             columns: layout.len(),
             addresses: Vec::new(),
+            pairs: Vec::new(),
             slots: Vec::new(),
             slot_of: [SLOTS; HOT],
             sticky: Vec::new(),
@@ -60,7 +62,6 @@ impl Plan {
             interface: layout.hot(Hot::Interface),
             lacking: [u64::MAX; HOT],
         };
-        let mut upper = Vec::new();
         for at in 0..layout.len() {
             let Some(hot) = layout.hot_at(at) else { continue };
             plan.lacking[hot as usize] = 0;
@@ -74,12 +75,20 @@ impl Plan {
                     continue;
                 }
                 Hot::Src | Hot::Dst | Hot::PktSrc | Hot::PktDst => {
-                    plan.addresses.push((hot, at));
+                    match plan.addresses.last() {
+                        Some((before, column)) if column + 1 == at => {
+                            plan.pairs.push(([*before, hot], *column));
+                            plan.addresses.pop();
+                        }
+                        _ => plan.addresses.push((hot, at)),
+                    }
                     continue;
                 }
                 Hot::Start | Hot::End => {
-                    upper.push(Slot { skip: 8, most: 16, factor: 100_000_000, ..slot });
-                    Slot { most: 16, ..slot }
+                    plan.slot_of[hot as usize] = plan.slots.len();
+                    plan.slots.push(Slot { most: 16, ..slot });
+                    plan.slots.push(Slot { skip: 8, most: 16, factor: 100_000_000, ..slot });
+                    continue;
                 }
                 Hot::SrcPort | Hot::DstPort | Hot::TcpFlags => Slot { max: u64::from(u16::MAX), ..slot },
                 Hot::Protocol => Slot { max: u64::from(u8::MAX), ..slot },
@@ -91,7 +100,6 @@ impl Plan {
             plan.slot_of[hot as usize] = plan.slots.len();
             plan.slots.push(slot);
         }
-        plan.slots.append(&mut upper);
         debug_assert!(plan.slots.len() <= SLOTS);
         Some(plan)
     }
@@ -101,12 +109,3 @@ impl Plan {
 fn word(text: &[u8]) -> u64 {
     text.iter().fold(0, |word, byte| word >> 8 | u64::from(*byte) << 56)
 }
-
-/// Marks that stand for two columns or one having a value, with those columns.
-pub(super) const THERE: [(u16, Hot, Hot); 5] = [
-    (marks::ADDRS, Hot::Src, Hot::Dst),
-    (marks::PORTS, Hot::SrcPort, Hot::DstPort),
-    (marks::PROTOCOL, Hot::Protocol, Hot::Protocol),
-    (marks::TCP_FLAGS, Hot::TcpFlags, Hot::TcpFlags),
-    (marks::TIMES, Hot::Start, Hot::End),
-];

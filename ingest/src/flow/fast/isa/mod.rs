@@ -82,6 +82,13 @@ pub(super) trait Lanes: Copy {
     /// numbers without leading zeros, as the standard library demands). Where a bit is set, the number means nothing.
     fn addresses(self, run: Run<'_>, column: usize, out: &mut [u32; ROWS]) -> u64;
 
+    /// The addresses in two neighbouring columns, of which `column` is the first; one bit for each row where one of them
+    /// is none, or for other reasons was not read.
+    #[inline(always)]
+    fn address_pairs(self, run: Run<'_>, column: usize, first: &mut [u32; ROWS], second: &mut [u32; ROWS]) -> u64 {
+        self.addresses(run, column, first) | self.addresses(run, column + 1, second)
+    }
+
     /// Converts the same eight bytes of a field in many rows, as `slot` says. `lens` are the fields' lengths, 255 for all
     /// that are longer. Returns which rows failed and which had the second word; where one failed, its number means
     /// nothing.

@@ -12,7 +12,7 @@ use super::{Fields, Job, Lanes, ROWS, Run, SLOTS, Slot, bytes};
 #[derive(Copy, Clone, Debug)]
 pub(in crate::flow) struct Avx2(());
 
-/// Proof that the machine has all that [`Avx2`] proves, and AVX-512 F, BW, DQ, VL and VBMI2.
+/// Proof that the machine has all that [`Avx2`] proves, and AVX-512 F, BW, DQ, VL, VBMI and VBMI2.
 #[derive(Copy, Clone, Debug)]
 pub(in crate::flow) struct Avx512(Avx2);
 
@@ -44,6 +44,7 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vbmi")
             && is_x86_feature_detected!("avx512vbmi2");
         Avx2::detect().filter(|_| has).map(Self)
     }
@@ -51,7 +52,7 @@ impl Avx512 {
     /// Does a job with all that is inlined into it compiled for these instructions.
     #[inline]
     pub(super) fn run<J: Job>(self, job: J) -> J::Done {
-        #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi2")]
+        #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2")]
         fn compiled<J: Job>(lanes: Avx512, job: J) -> J::Done {
             job.run(lanes)
         }
@@ -134,8 +135,14 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn address_pairs(self, run: Run<'_>, column: usize, first: &mut [u32; ROWS], second: &mut [u32; ROWS]) -> u64 {
+        // SAFETY: `self` proves that the machine has AVX-512 F, BW, VL, VBMI and VBMI2, and BMI2.
+        unsafe { address_pairs_512(run, column, first, second) }
+    }
+
+    #[inline(always)]
     fn fields(self, run: Run<'_>, slots: &[Slot], fields: &mut Fields) {
-        // SAFETY: `self` proves that the machine has AVX-512 F, BW, DQ and VL, and BMI2.
+        // SAFETY: `self` proves that the machine has AVX-512 F, BW, DQ, VL and VBMI, and BMI2.
         unsafe { fields_512(run, slots, fields) }
     }
 }
@@ -306,9 +313,59 @@ fn same_512(a: &[u8; 64], b: &[u8; 64], len: usize) -> bool {
     _bzhi_u64(_mm512_cmpneq_epi8_mask(load64(a), load64(b)), len as u32) == 0
 }
 
+/// Two addresses of a row at once: with dots and spaces as ends, a pair is eight numbers of one to three digits.
+#[target_feature(enable = "avx2,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2")]
+fn address_pairs_512(run: Run<'_>, column: usize, first: &mut [u32; ROWS], second: &mut [u32; ROWS]) -> u64 {
+    let mut failed = 0;
+    // Each of eight bytes four times; the four places before it; weights of hundreds, tens and ones.
+    let spread = _mm256_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7);
+    let back = _mm256_set1_epi32(0x0102_0304);
+    let weights = _mm256_set1_epi32(0x010a_6400);
+    run.each(column, column + 1, |row, from, to| {
+        let Some(block) = run.text.get(from..from + 64).and_then(<[u8]>::first_chunk) else {
+            failed |= 1 << row;
+            return;
+        };
+        let (block, len) = (load64(block), (to - from) as u32);
+        let dots = _mm512_cmpeq_epi8_mask(block, _mm512_set1_epi8(b'.' as i8));
+        let spaces = _mm512_cmple_epu8_mask(block, _mm512_set1_epi8(b' ' as i8));
+        let ends = _bzhi_u64(dots | spaces, len + 1);
+        let packed = _mm512_castsi512_si128(_mm512_maskz_compress_epi8(ends, load64(&COUNT)));
+        let positions = _mm_cvtsi128_si64(packed) as u64;
+        // Two spaces, the fourth and the eighth of eight ends, are the ends of two addresses.
+        let fourth = 1u64 << ((positions >> 24) & 63);
+        let two = _bzhi_u64(spaces, len + 1) == (fourth | 1u64 << (len & 63)) && ends.count_ones() == 8 && len < 64;
+
+        // The length of a number: its end less the end before, less one.
+        let before = _mm_cvtsi64_si128((positions << 8 | 0xff) as i64);
+        let lens = _mm_sub_epi8(_mm_sub_epi8(packed, before), _mm_set1_epi8(1));
+        let each = |bytes: __m128i| _mm256_shuffle_epi8(_mm256_broadcastq_epi64(bytes), spread);
+        let (end, len) = (each(packed), each(lens));
+        let digits = _mm512_castsi512_si256(_mm512_permutexvar_epi8(_mm512_castsi256_si512(_mm256_sub_epi8(end, back)), block));
+        let digits = _mm256_sub_epi8(digits, _mm256_set1_epi8(b'0' as i8));
+        let keep = _mm256_cmple_epu8_mask(back, len);
+        let wrong = keep & _mm256_cmpgt_epu8_mask(digits, _mm256_set1_epi8(9));
+        // The first digit of several is not zero.
+        let leading = keep & !(keep << 1) & 0x7777_7777 & _mm256_cmpeq_epi8_mask(digits, _mm256_setzero_si256());
+        let octets = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_maskz_mov_epi8(keep, digits), weights), _mm256_set1_epi16(1));
+        let over = _mm256_cmpgt_epi32_mask(octets, _mm256_set1_epi32(255));
+        let lengths = _mm256_cmpgt_epu8_mask(len, _mm256_set1_epi8(3)) | _mm256_cmpeq_epi8_mask(len, _mm256_setzero_si256());
+        let pair = (_mm_cvtsi128_si64(_mm256_cvtepi32_epi8(octets)) as u64).swap_bytes();
+        (first[row], second[row]) = ((pair >> 32) as u32, pair as u32);
+        failed |= u64::from(!two | ((wrong | leading | lengths | u32::from(over)) != 0)) << row;
+    });
+    failed
+}
+
 /// Constants of eight slots, one to a lane.
 #[derive(Copy, Clone)]
 struct Eight {
+    /// The lanes in use.
+    used: __mmask8,
+    /// For each byte its place before the end of its lane's field.
+    places: __m512i,
+    /// The first column.
+    first: usize,
     top: __m512i,
     most: __m512i,
     max: __m512i,
@@ -326,7 +383,11 @@ fn eight(slots: &[Slot], first: usize) -> Eight {
         // SAFETY: the array has 64 readable bytes; the load needs no alignment.
         unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
     };
+    let places: [u8; 64] = std::array::from_fn(|at| slot(at / 8).map_or(0, |s| (8 + s.skip - at as u32 % 8) as u8));
     Eight {
+        used: (0..8).fold(0, |bits, at| bits | u8::from(slot(at).is_some()) << at),
+        places: load64(&places),
+        first: slot(0).map_or(0, |s| s.column as usize),
         top: lanes(&|s| 64 + u64::from(s.skip) * 8, 0),
         most: lanes(&|s| u64::from(s.most) * 8, 0),
         max: lanes(&|s| s.max, 0),
@@ -336,16 +397,38 @@ fn eight(slots: &[Slot], first: usize) -> Eight {
     }
 }
 
+/// The eight bytes of each of eight slots that begin no more than 64 bytes after `from`: picked out of one load.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
+fn near_512(text: &[u8], from: usize, ends: __m256i, is: &Eight) -> Option<__m512i> {
+    let block = text.get(from..from + 64)?.first_chunk()?;
+    let ends = _mm256_sub_epi32(ends, _mm256_set1_epi32(from as i32));
+    if _mm256_mask_cmpgt_epu32_mask(is.used, ends, _mm256_set1_epi32(64)) != 0 {
+        return None;
+    }
+    let low = _mm512_set1_epi64(0x0808_0808_0808_0808);
+    let spread = _mm512_shuffle_epi8(_mm512_cvtepu32_epi64(ends), _mm512_and_si512(low, _mm512_set_epi64(-1, 0, -1, 0, -1, 0, -1, 0)));
+    // Places before `from` wrap around to other bytes; they belong to no field of these.
+    Some(_mm512_permutexvar_epi8(_mm512_sub_epi8(spread, is.places), load64(block)))
+}
+
+/// The eight bytes of each of eight slots, wherever.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+fn gathered_512(text: &[u8], ends: __m256i, back: __m256i, is: &Eight) -> __m512i {
+    let starts = _mm256_sub_epi32(ends, back);
+    // Offsets are signed; beyond two billion bytes nothing is read.
+    let room = text.len().min(i32::MAX as usize).saturating_sub(8) as i32;
+    let inside = if text.len() < 8 { 0 } else { _mm256_mask_cmple_epu32_mask(is.used, starts, _mm256_set1_epi32(room)) };
+    // SAFETY: lanes outside the mask are not read. Those inside read eight bytes at an offset of at most
+    // `text.len() - 8`, so inside the text.
+    unsafe { _mm512_mask_i32gather_epi64::<1>(_mm512_setzero_si512(), inside, starts, text.as_ptr().cast()) }
+}
+
 /// Eight slots of one row: their values, which failed, and which have the second word.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn convert_512(text: &[u8], ends: __m256i, lens: __m256i, is: &Eight) -> (__m512i, __mmask8, __mmask8) {
-    // Offsets are signed; beyond two billion bytes nothing is read.
-    let room = text.len().min(i32::MAX as usize).saturating_sub(8) as i32;
-    let inside = _mm256_cmple_epu32_mask(ends, _mm256_set1_epi32(room)) & if text.len() < 8 { 0 } else { 0xff };
-    // SAFETY: lanes outside the mask are not read. Those inside read eight bytes at an offset of at most
-    // `text.len() - 8`, so inside the text.
-    let words = unsafe { _mm512_mask_i32gather_epi64::<1>(_mm512_setzero_si512(), inside, ends, text.as_ptr().cast()) };
+fn convert_512(words: __m512i, lens: __m256i, is: &Eight) -> (__m512i, __mmask8, __mmask8) {
     let bits = _mm512_slli_epi64::<3>(_mm512_cvtepu32_epi64(lens));
     let keep = _mm512_sllv_epi64(_mm512_set1_epi64(-1), _mm512_subs_epu16(is.top, bits));
     let word = _mm512_and_si512(words, keep);
@@ -363,7 +446,7 @@ fn convert_512(text: &[u8], ends: __m256i, lens: __m256i, is: &Eight) -> (__m512
 
 /// All slots, row by row: a line's separators lie side by side, so that one permutation finds the ends of 16 fields, and
 /// their bytes are gathered together.
-#[target_feature(enable = "avx2,bmi2,avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx2,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn fields_512(run: Run<'_>, slots: &[Slot], fields: &mut Fields) {
     let rows = run.rows.min(ROWS);
     let indices = |value: &dyn Fn(&Slot) -> u32| {
@@ -372,9 +455,9 @@ fn fields_512(run: Run<'_>, slots: &[Slot], fields: &mut Fields) {
         unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
     };
     let (before, after) = (indices(&|s| s.column), indices(&|s| s.column + 1));
-    let back = indices(&|s| 8 + s.skip);
     let (low, high) = (eight(slots, 0), eight(slots, 8));
     let halves = |lanes: __m512i| (_mm512_castsi512_si256(lanes), _mm512_extracti32x8_epi32::<1>(lanes));
+    let back = halves(indices(&|s| 8 + s.skip));
     let (mut failed, mut second) = ([[0u8; ROWS]; 2], [[0u8; ROWS]; 2]);
     let wide = run.columns >= 32;
     for first in (0..rows).step_by(8) {
@@ -383,9 +466,15 @@ fn fields_512(run: Run<'_>, slots: &[Slot], fields: &mut Fields) {
             let Some(line) = run.separators.get(row * run.columns..=(row + 1) * run.columns) else { return };
             let (from, to) = if wide { gather_ends(line, before, after) } else { permute_ends(line, before, after) };
             let lens = halves(_mm512_sub_epi32(_mm512_sub_epi32(to, from), _mm512_set1_epi32(1)));
-            let ends = halves(_mm512_sub_epi32(to, back));
-            (low_values[row & 7], failed[0][row], second[0][row]) = convert_512(run.text, ends.0, lens.0, &low);
-            (high_values[row & 7], failed[1][row], second[1][row]) = convert_512(run.text, ends.1, lens.1, &high);
+            let ends = halves(to);
+            let words = |ends: __m256i, back: __m256i, is: &Eight| {
+                let from = line.get(is.first).map_or(0, |at| at.wrapping_add(1) as usize);
+                near_512(run.text, from, ends, is).unwrap_or_else(|| gathered_512(run.text, ends, back, is))
+            };
+            (low_values[row & 7], failed[0][row], second[0][row]) = convert_512(words(ends.0, back.0, &low), lens.0, &low);
+            if high.used != 0 {
+                (high_values[row & 7], failed[1][row], second[1][row]) = convert_512(words(ends.1, back.1, &high), lens.1, &high);
+            }
         }
         for (values, at) in [(low_values, 0), (high_values, 8)] {
             for (column, values) in transposed(values).into_iter().enumerate() {
