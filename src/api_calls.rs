@@ -101,7 +101,10 @@ fn standing(lane: &Lane) -> Result<Standing> {
                 let before: BTreeSet<_> = merge(&written)?.0.calls.iter().map(|c| (c.time, c.id)).collect();
                 let (merged, _) = merge(all)?;
                 for call in merged.calls.iter().filter(|c| !before.contains(&(c.time, c.id))) {
-                    let unit = merged.units.get(call.unit as usize).with_context(|| format!("a call of {} {hour:?} names no unit", merged.account))?;
+                    let unit = merged
+                        .units
+                        .get(call.unit as usize)
+                        .with_context(|| format!("a call of {} {hour:?} names no unit", merged.account))?;
                     standing.entry(unit.id).or_default().push(call.position);
                 }
             }
@@ -141,5 +144,8 @@ fn unit_rows(
         });
         return failed.map_or(Ok(files), |error| Err(error.into()));
     }
-    anyhow::bail!("{} is not what it was when it was read: its API calls cannot be written", places.first().map_or("a unit", |o| &o.meta.key))
+    anyhow::bail!(
+        "{} is not what it was when it was read: its API calls cannot be written",
+        places.first().map_or("a unit", |o| &o.meta.key)
+    )
 }

@@ -394,10 +394,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use flowtrail_ingest::KeyFacts;
+    use flowtrail_ingest::Names;
     use flowtrail_ingest::flow::layout::Layout;
     use flowtrail_ingest::flow::plain::Ask;
     use flowtrail_ingest::flow::text::parse_text;
-    use flowtrail_ingest::Names;
     use flowtrail_sink::tables::read_rows;
     use serde_json::{Map, Value, json};
 
@@ -463,7 +463,8 @@ mod tests {
 
     #[test]
     fn without_facts_the_shared_address_is_the_own_one() {
-        let lines = [line("10.0.0.5", "10.0.0.9", T, T + 50), line("10.0.0.7", "10.0.0.5", T, T + 50), line("10.0.0.5", "10.0.0.8", T, T + 9)];
+        let lines =
+            [line("10.0.0.5", "10.0.0.9", T, T + 50), line("10.0.0.7", "10.0.0.5", T, T + 50), line("10.0.0.5", "10.0.0.8", T, T + 9)];
         let got = rows("", &lines, EventTime::MIN, EventTime::MAX);
         for row in &got {
             assert_eq!(row["own_side"] == "src", row["srcaddr"] == "10.0.0.5", "{row:?}");
@@ -483,7 +484,8 @@ mod tests {
 
     #[test]
     fn nodata_has_no_names() {
-        let got = rows("", &["2 111122223333 eni-1 - - - - - - - 1767607200 1767607260 - NODATA".to_owned()], EventTime::MIN, EventTime::MAX);
+        let got =
+            rows("", &["2 111122223333 eni-1 - - - - - - - 1767607200 1767607260 - NODATA".to_owned()], EventTime::MIN, EventTime::MAX);
         assert_eq!((&got[0]["attribution"], &got[0]["own_side"], &got[0]["src_name"]), (&Value::Null, &Value::Null, &Value::Null));
         assert_eq!(got[0]["interface_id"], "eni-1");
     }

@@ -285,7 +285,15 @@ impl Reader {
         }
     }
 
-    fn read_text(&mut self, id: UnitId, meta: &UnitMeta, text: &[u8], report: &mut UnitReport, on_rows: Option<&mut OnRows<'_>>, depth: u8) {
+    fn read_text(
+        &mut self,
+        id: UnitId,
+        meta: &UnitMeta,
+        text: &[u8],
+        report: &mut UnitReport,
+        on_rows: Option<&mut OnRows<'_>>,
+        depth: u8,
+    ) {
         let kind = sniff(text, self.settings.format.as_ref());
         match kind {
             Kind::FlowText | Kind::FlowParquet | Kind::FlowEnvelope => self.read_flows(id, meta, kind, text, report, on_rows),
@@ -327,7 +335,15 @@ impl Reader {
         Ask { cells: self.settings.cells, not_after: meta.delivered_at.unwrap_or(self.settings.now) }
     }
 
-    fn read_flows(&mut self, id: UnitId, meta: &UnitMeta, kind: Kind, text: &[u8], report: &mut UnitReport, mut on_rows: Option<&mut OnRows<'_>>) {
+    fn read_flows(
+        &mut self,
+        id: UnitId,
+        meta: &UnitMeta,
+        kind: Kind,
+        text: &[u8],
+        report: &mut UnitReport,
+        mut on_rows: Option<&mut OnRows<'_>>,
+    ) {
         let unit = self.unit(id, meta);
         let ask = self.ask(meta);
         let mut names = Names::default();

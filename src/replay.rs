@@ -15,8 +15,8 @@ use dashmap::{DashMap, Entry};
 use flowtrail_detect::{Block, Facts};
 use flowtrail_enrich::Timelines;
 use flowtrail_ingest::{Day, EventTime, Hour, UnitId};
-use flowtrail_sink::{OutputFile, TableFile};
 use flowtrail_sink::tables::findings::{FindingRow, finding_json};
+use flowtrail_sink::{OutputFile, TableFile};
 
 use crate::flows::FlowsTable;
 use crate::input::{Announced, Inputs};
@@ -170,7 +170,14 @@ impl Replay {
     }
 
     /// Takes flushes, and commits them as whole sets of units.
-    fn collect(&self, lane: &mut Lane, receiver: &Receiver<Flush>, summary: &mut Summary, rows: &mut Rows, changed: &mut bool) -> Result<()> {
+    fn collect(
+        &self,
+        lane: &mut Lane,
+        receiver: &Receiver<Flush>,
+        summary: &mut Summary,
+        rows: &mut Rows,
+        changed: &mut bool,
+    ) -> Result<()> {
         let mut waiting = Changes::default();
         let mut waiting_bytes = 0;
         let mut last = Instant::now();
@@ -263,7 +270,9 @@ impl Replay {
         let learning = judge.learning(last_day.unwrap_or_default());
         let unsealed = last_day.is_some_and(|d| d.next().start() > sealed_until);
         rows.findings = publish::revise(&mut lane.known.findings, standing, None, self.seen_at);
-        said.observations.sort_by(|a, b| (a.time, &a.account_id, &a.entity_id, &a.kind, &a.subject).cmp(&(b.time, &b.account_id, &b.entity_id, &b.kind, &b.subject)));
+        said.observations.sort_by(|a, b| {
+            (a.time, &a.account_id, &a.entity_id, &a.kind, &a.subject).cmp(&(b.time, &b.account_id, &b.entity_id, &b.kind, &b.subject))
+        });
         rows.observations = Some(std::mem::take(&mut said.observations));
         rows.coverage = Some(publish::coverage(&lane.known, &said.attribution));
         let known_until = lane.known.facts.iter().filter_map(|f| f.at).max().map_or(self.as_of, |t| t.min(self.as_of));

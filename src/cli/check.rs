@@ -51,7 +51,10 @@ pub fn run(args: &ConfigArg) -> Result<i32, Failure> {
     println!("\nthe least IAM policy for what is configured here:");
     println!("{}", serde_json::to_string_pretty(&policy(&config)).unwrap_or_default());
     if let Some(member) = member_policy(&config) {
-        println!("\n… and for the role {} in every account that is collected:", config.collect.role.as_deref().unwrap_or("of the credentials"));
+        println!(
+            "\n… and for the role {} in every account that is collected:",
+            config.collect.role.as_deref().unwrap_or("of the credentials")
+        );
         println!("{}", serde_json::to_string_pretty(&member).unwrap_or_default());
     }
     Ok(i32::from(trials.failed > 0))

@@ -53,7 +53,13 @@ pub fn run(args: &CollectArgs) -> Result<i32, Failure> {
     for (key, bytes) in &written {
         println!("{key}  {bytes} bytes");
     }
-    println!("{} snapshots: {} interfaces, {} functions and versions, in {}", report.snapshots, report.interfaces, report.functions, store.describe());
+    println!(
+        "{} snapshots: {} interfaces, {} functions and versions, in {}",
+        report.snapshots,
+        report.interfaces,
+        report.functions,
+        store.describe()
+    );
     for failure in &report.failures {
         println!("failed  {} {} {}: {}", failure.account, failure.region, failure.what, failure.reason);
     }

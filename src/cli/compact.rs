@@ -39,7 +39,9 @@ pub fn run(args: &ConfigArg) -> Result<i32, Failure> {
             for keys in groups {
                 let mut files = Vec::with_capacity(keys.len());
                 for key in &keys {
-                    files.push(lane.output.get(key).map_err(anyhow::Error::from)?.ok_or_else(|| anyhow!("{key} went away while it was read"))?);
+                    files.push(
+                        lane.output.get(key).map_err(anyhow::Error::from)?.ok_or_else(|| anyhow!("{key} went away while it was read"))?,
+                    );
                 }
                 for (bytes, rows) in merge_files(table, files).with_context(|| format!("merging {folder}"))? {
                     waiting += bytes.len() as u64;

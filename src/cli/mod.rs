@@ -13,11 +13,8 @@ pub mod explain;
 pub mod generate;
 pub mod inspect;
 pub mod replay;
-<<<<<<< HEAD
 pub mod requeue;
-=======
 pub mod run;
->>>>>>> main
 
 /// Finds what AWS Lambda functions never did before, from VPC Flow Logs and CloudTrail alone.
 #[derive(Debug, Parser)]
