@@ -96,6 +96,8 @@ pub struct Run {
     pub key: String,
     /// Its blocks, in the order of the file: by (day, account, hour).
     pub blocks: Vec<BlockRef>,
+    /// Its calls have no rows in `api_calls` yet; said until the judging that follows is committed.
+    pub unwritten: bool,
     /// Came with this call: not stored.
     #[serde(skip)]
     pub new: bool,
@@ -281,7 +283,7 @@ impl Lane {
         let mut new_runs: Vec<Run> = Vec::new();
         for (bytes, blocks) in run_files(changes.blocks) {
             let written = self.log.segments(&[(RUN, &bytes)])?;
-            new_runs.extend(written.iter().map(|s| Run { key: s.key.clone(), blocks: blocks.clone(), new: true }));
+            new_runs.extend(written.iter().map(|s| Run { key: s.key.clone(), blocks: blocks.clone(), unwritten: true, new: true }));
             segments.extend(written);
         }
         let mut journal = SegmentWriter::new();
@@ -404,7 +406,17 @@ impl Known {
 
 /// The contributions of one day, read from the run files.
 pub struct DayBlocks {
-    parts: Vec<(Vec<u8>, u64, Vec<BlockRef>, bool)>,
+    parts: Vec<DayPart>,
+}
+
+/// One day of one run file.
+struct DayPart {
+    bytes: Vec<u8>,
+    /// Where in the run file `bytes` begins.
+    offset: u64,
+    refs: Vec<BlockRef>,
+    new: bool,
+    unwritten: bool,
 }
 
 impl DayBlocks {
@@ -428,7 +440,7 @@ impl DayBlocks {
                     lane.state.describe()
                 );
             }
-            parts.push((bytes, offset, refs.to_vec(), run.new));
+            parts.push(DayPart { bytes, offset, refs: refs.to_vec(), new: run.new, unwritten: run.unwritten });
         }
         Ok(Self { parts })
     }
@@ -437,7 +449,7 @@ impl DayBlocks {
     #[must_use]
     pub fn by_account(&self) -> BTreeMap<&str, BTreeMap<Hour, Vec<flowtrail_detect::BlockView<'_>>>> {
         let mut accounts: BTreeMap<&str, BTreeMap<Hour, Vec<flowtrail_detect::BlockView<'_>>>> = BTreeMap::new();
-        for (bytes, offset, refs, new) in &self.parts {
+        for DayPart { bytes, offset, refs, new, .. } in &self.parts {
             for r in refs {
                 let from = (r.offset - offset) as usize;
                 let view = flowtrail_detect::BlockView {
@@ -450,6 +462,12 @@ impl DayBlocks {
             }
         }
         accounts
+    }
+
+    /// True for a block of [`Self::by_account`] whose calls have no rows in `api_calls` yet.
+    #[must_use]
+    pub fn is_unwritten(&self, block: &flowtrail_detect::BlockView<'_>) -> bool {
+        self.parts.iter().any(|p| p.unwritten && p.bytes.as_ptr_range().contains(&block.bytes.as_ptr()))
     }
 }
 

@@ -4,6 +4,7 @@
 //! what they share: [`input`] (where units are), [`reader`] (a unit's bytes to contributions), [`lane`] (what is kept),
 //! [`judging`] (hours to verdicts), [`publish`] (verdicts to tables).
 
+mod api_calls;
 mod cli;
 mod config;
 mod flows;
@@ -46,6 +47,9 @@ fn main() {
         Command::Athena(args) => cli::athena::run(args),
         Command::Run(args) => cli::run::run(args),
         Command::Collect(_) | Command::Requeue(_) | Command::Compact(_) => Err(Failure::Usage("not in this build".to_owned())),
+        Command::Collect(args) => cli::collect::run(args),
+        Command::Requeue(args) => cli::requeue::run(args),
+        Command::Compact(args) => cli::compact::run(args),
     };
     let code = match outcome {
         Ok(code) => code,

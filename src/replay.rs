@@ -16,8 +16,8 @@ use dashmap::{DashMap, Entry};
 use flowtrail_detect::{Block, Facts};
 use flowtrail_enrich::Timelines;
 use flowtrail_ingest::{Day, EventTime, Hour, UnitId};
-use flowtrail_sink::TableFile;
 use flowtrail_sink::tables::findings::{FindingRow, finding_json};
+use flowtrail_sink::{OutputFile, TableFile};
 
 use crate::flows::FlowsTable;
 use crate::input::{Announced, Inputs};
@@ -73,7 +73,7 @@ impl Replay {
         let mut lane = Lane::open(self.setup.state.clone(), self.setup.output.clone(), self.seen_at)?;
         let mut summary = Summary::default();
         let mut rows = Rows::default();
-        let changed = self.read_all(&mut lane, &mut summary, &mut rows)?;
+        let (changed, objects) = self.read_all(&mut lane, &mut summary, &mut rows)?;
         let said = self.judge_all(&mut lane, &mut rows, changed)?;
         if let Some(said) = &said {
             summary.records.api = said.api;
@@ -86,15 +86,23 @@ impl Replay {
             summary.learning.insert(learning.detector.clone(), one);
         }
         let told: Vec<FindingRow> = rows.findings.clone();
-        self.commit(&mut lane, rows, said.is_some())?;
+        let mut calls = Vec::new();
+        if said.is_some() {
+            if self.setup.tables.iter().any(|t| t == "api_calls") {
+                calls = crate::api_calls::write(&mut lane, &objects, &self.inputs, &self.read, self.threads)?;
+            }
+            lane.known.runs.iter_mut().for_each(|run| run.unwritten = false);
+        }
+        self.commit(&mut lane, rows, calls, said.is_some())?;
         summary.findings = publish::count(&lane.known.findings);
         summary.loudest = publish::loudest(&lane.known.findings);
         self.tell(&told)?;
         Ok(summary)
     }
 
-    /// Reads every unit that is not known; commits along the way. True when anything came that judging has not seen.
-    fn read_all(&mut self, lane: &mut Lane, summary: &mut Summary, rows: &mut Rows) -> Result<bool> {
+    /// Reads every unit that is not known; commits along the way. True when anything came that judging has not seen; and
+    /// what was listed.
+    fn read_all(&mut self, lane: &mut Lane, summary: &mut Summary, rows: &mut Rows) -> Result<(bool, Vec<Announced>)> {
         let listed = self.inputs.list()?;
         for problem in &listed.problems {
             summary.quarantined.push(Quarantined { source: problem.path.clone(), reason: problem.reason.clone() });
@@ -128,7 +136,7 @@ impl Replay {
         };
         progress.finish();
         outcome?;
-        Ok(changed)
+        Ok((changed, listed.objects))
     }
 
     /// Reads the objects that `which` names; with `later`, flow logs are put there instead.
@@ -286,12 +294,13 @@ impl Replay {
         Ok(Some(said))
     }
 
-    fn commit(&self, lane: &mut Lane, rows: Rows, judged: bool) -> Result<()> {
+    fn commit(&self, lane: &mut Lane, rows: Rows, calls: Vec<OutputFile>, judged: bool) -> Result<()> {
         let (files, replaced) = publish::encode(rows, &self.setup.tables)?;
         if files.is_empty() && !judged {
             return Ok(());
         }
-        let staged = lane.stage(&files)?;
+        let mut staged = lane.stage(&files)?;
+        staged.extend(calls);
         let mut changes = Changes { files: staged, judged: true, learned: true, snapshots: true, ..Changes::default() };
         for table in replaced {
             let prefix = format!("{}/", table.name());

@@ -7,10 +7,13 @@ use flowtrail_ingest::EventTime;
 
 pub mod athena;
 pub mod check;
+pub mod collect;
+pub mod compact;
 pub mod explain;
 pub mod generate;
 pub mod inspect;
 pub mod replay;
+pub mod requeue;
 pub mod run;
 
 /// Finds what AWS Lambda functions never did before, from VPC Flow Logs and CloudTrail alone.

@@ -4,6 +4,7 @@
 //! Equal rows make equal bytes: rows are sorted, the writer's settings are fixed and nothing tells of the run.
 
 mod columns;
+mod merge;
 mod pages;
 mod read;
 mod symbols;
@@ -35,6 +36,7 @@ pub use columns::Columns;
 pub use coverage::CoverageRow;
 pub use findings::{FindingRow, Status, finding_json, read_findings};
 pub use flows::{FlowNames, FlowsWriter};
+pub use merge::merge_files;
 pub use read::{read_rows, rows_json};
 pub use set_aside::{LateRow, QuarantineRow, RejectRow};
 pub use symbols::{Symbol, Symbols};
