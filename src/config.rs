@@ -281,7 +281,9 @@ impl<'de> Deserialize<'de> for Span {
             Number(i64),
             Text(String),
         }
-        let bad = |text: &str| serde::de::Error::custom(format!("{text:?} is not a length of time: write seconds or \"60s\", \"15m\", \"2h\", \"14d\""));
+        let bad = |text: &str| {
+            serde::de::Error::custom(format!("{text:?} is not a length of time: write seconds or \"60s\", \"15m\", \"2h\", \"14d\""))
+        };
         match Written::deserialize(deserializer)? {
             Written::Number(secs) if secs >= 0 => Ok(Self(secs)),
             Written::Number(secs) => Err(bad(&secs.to_string())),
@@ -338,7 +340,8 @@ impl Config {
     /// # Errors
     /// A message with file, line and caret for what TOML or the keys' meaning forbid.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|e| ConfigError(format!("cannot read the configuration {}: {e}", path.display())))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|e| ConfigError(format!("cannot read the configuration {}: {e}", path.display())))?;
         let mut config = Self::parse(&text).map_err(|e| ConfigError(format!("in {}: {}", path.display(), e.0)))?;
         // Files named in a configuration lie beside it.
         let base = path.parent().unwrap_or(Path::new("."));
@@ -378,7 +381,8 @@ impl Config {
             }
         }
         for s in &self.suppression {
-            datetime(&s.until).ok_or_else(|| ConfigError(format!("suppression of {:?}: until = {} is not a date or time", s.entity, s.until)))?;
+            datetime(&s.until)
+                .ok_or_else(|| ConfigError(format!("suppression of {:?}: until = {} is not a date or time", s.entity, s.until)))?;
             if s.reason.trim().is_empty() {
                 return fail(format!("suppression of {:?} gives no reason", s.entity));
             }

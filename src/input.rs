@@ -188,7 +188,12 @@ pub fn runtime() -> tokio::runtime::Handle {
     RUNTIME
         .get_or_init(|| {
             #[allow(clippy::expect_used)] // Without threads of the operating system there is nothing to go on with.
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("rim").build().expect("threads for the network")
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .thread_name("rim")
+                .build()
+                .expect("threads for the network")
         })
         .handle()
         .clone()

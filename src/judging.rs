@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
 use flowtrail_detect::{
-    AccountHour, AccountProfiles, BlockView, Facts, Finding, Fleet, FleetDelta, Incidents, JudgeConfig, Learning, Observation, Window, judge_window, learn_window,
-    merge,
+    AccountHour, AccountProfiles, BlockView, Facts, Finding, Fleet, FleetDelta, Incidents, JudgeConfig, Learning, Observation, Window,
+    judge_and_learn_window, judge_window, merge,
 };
 use flowtrail_ingest::{Day, EventTime, Hour, UnitId};
 
@@ -165,10 +165,11 @@ impl AccountWork<'_> {
         for (hour, blocks) in self.hours {
             let (merged, counts) = merge_named(blocks, bench.ledger)?;
             let window = Window::build(&merged, &bench.facts);
-            let verdict = judge_window(bench.config, &self.profiles, fleet, &window);
-            if hour.end() <= bench.sealed_until {
-                learn_window(bench.config, &mut self.profiles, fleet, &mut self.delta, &window);
-            }
+            let verdict = if hour.end() <= bench.sealed_until {
+                judge_and_learn_window(bench.config, &mut self.profiles, fleet, &mut self.delta, &window)
+            } else {
+                judge_window(bench.config, &self.profiles, fleet, &window)
+            };
             self.said.api += counts.admitted;
             self.said.api_duplicate += counts.repeats;
             for (mine, theirs) in self.said.attribution_new.iter_mut().zip(verdict.attribution_new) {

@@ -386,7 +386,9 @@ impl Known {
                 SNAPSHOTS => self.snapshots = reader.value(&record)?,
                 LEARNED => self.learned = reader.value(&record)?,
                 JUDGED => self.judged = reader.value(&record)?,
-                other => bail!("{key} holds a record of kind {other}, which this version does not know: it was written by a newer flowtrail"),
+                other => {
+                    bail!("{key} holds a record of kind {other}, which this version does not know: it was written by a newer flowtrail")
+                }
             }
         }
         Ok(())
@@ -420,7 +422,11 @@ impl DayBlocks {
             let (offset, len) = (first.offset, last.offset + last.len - first.offset);
             let bytes = lane.state.get_range(&run.key, offset, len)?;
             if bytes.len() as u64 != len {
-                bail!("{} in {} is shorter than its index says: the state is damaged; delete it and replay the logs", run.key, lane.state.describe());
+                bail!(
+                    "{} in {} is shorter than its index says: the state is damaged; delete it and replay the logs",
+                    run.key,
+                    lane.state.describe()
+                );
             }
             parts.push((bytes, offset, refs.to_vec(), run.new));
         }
@@ -434,7 +440,12 @@ impl DayBlocks {
         for (bytes, offset, refs, new) in &self.parts {
             for r in refs {
                 let from = (r.offset - offset) as usize;
-                let view = flowtrail_detect::BlockView { account: &r.account, hour: r.hour, bytes: &bytes[from..from + r.len as usize], new: *new };
+                let view = flowtrail_detect::BlockView {
+                    account: &r.account,
+                    hour: r.hour,
+                    bytes: &bytes[from..from + r.len as usize],
+                    new: *new,
+                };
                 accounts.entry(&r.account).or_default().entry(r.hour).or_default().push(view);
             }
         }

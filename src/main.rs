@@ -20,6 +20,7 @@ mod replay;
 mod run;
 mod setup;
 mod summary;
+mod wrap;
 
 use clap::Parser as _;
 use cli::{Cli, Command, Failure};
@@ -29,7 +30,9 @@ fn main() {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")))
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+        )
         .init();
     // clap ends wrong usage with exit code 2 and words.
     let cli = Cli::parse();
@@ -42,9 +45,7 @@ fn main() {
         Command::Check(args) => cli::check::run(args),
         Command::Athena(args) => cli::athena::run(args),
         Command::Run(args) => cli::run::run(args),
-        Command::Collect(_) | Command::Requeue(_) | Command::Compact(_) => {
-            Err(Failure::Usage("not in this build".to_owned()))
-        }
+        Command::Collect(_) | Command::Requeue(_) | Command::Compact(_) => Err(Failure::Usage("not in this build".to_owned())),
     };
     let code = match outcome {
         Ok(code) => code,

@@ -40,8 +40,9 @@ impl Gauges {
         gauges.state.committed_at.store(now().0, Ordering::Relaxed);
         let Some(address) = address else { return Ok(gauges) };
         let handle = PrometheusBuilder::new().install_recorder().map_err(|e| Failure::Work(format!("metrics: {e}")))?;
-        let listener = TcpListener::bind(address)
-            .map_err(|e| Failure::Work(format!("cannot listen on {address} ([metrics] listen): {e}; choose a free port, or leave it out")))?;
+        let listener = TcpListener::bind(address).map_err(|e| {
+            Failure::Work(format!("cannot listen on {address} ([metrics] listen): {e}; choose a free port, or leave it out"))
+        })?;
         let state = Arc::clone(&gauges.state);
         std::thread::spawn(move || serve(&listener, &handle, &state));
         Ok(gauges)
@@ -83,7 +84,8 @@ impl Gauges {
             counter!("flowtrail_units_total", "ended" => ended).absolute(count);
         }
         let records = &summary.records;
-        for (kind, count) in [("flow", records.flow), ("api", records.api), ("api_ignored", records.api_ignored), ("facts", records.facts)] {
+        for (kind, count) in [("flow", records.flow), ("api", records.api), ("api_ignored", records.api_ignored), ("facts", records.facts)]
+        {
             counter!("flowtrail_records_total", "kind" => kind).absolute(count);
         }
         counter!("flowtrail_rejects_total").absolute(summary.rejects);

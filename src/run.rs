@@ -299,9 +299,8 @@ impl Run {
             todo.push((unit, id));
         }
         let next = AtomicUsize::new(0);
-        let seen: Mutex<HashMap<UnitId, u64>> = Mutex::new(
-            live.lane.known.ledger.values().filter(|u| UnitId::of_key(&u.key).is_none()).map(|u| (u.id, u.bytes)).collect(),
-        );
+        let seen: Mutex<HashMap<UnitId, u64>> =
+            Mutex::new(live.lane.known.ledger.values().filter(|u| UnitId::of_key(&u.key).is_none()).map(|u| (u.id, u.bytes)).collect());
         let results: Mutex<Vec<(usize, Option<Result<UnitReport, String>>)>> = Mutex::new(Vec::new());
         let blocks: Mutex<Vec<Block>> = Mutex::new(Vec::new());
         let threads = self.threads.clamp(1, todo.len().max(1));
@@ -428,8 +427,11 @@ impl Run {
                         if let Some(at) = delivered_at {
                             changes.clocks.insert(format!("{}/{key}", topic.name), at);
                         }
-                        let meta = UnitMeta { source: "kafka", key: key.clone(), facts: KeyFacts::default(), offset: Some(offset), delivered_at };
-                        let reader = reader.get_or_insert_with(|| Reader::new(ReadSettings { now: now(), ..topic.read.clone() }, crate::setup::random_seed()));
+                        let meta =
+                            UnitMeta { source: "kafka", key: key.clone(), facts: KeyFacts::default(), offset: Some(offset), delivered_at };
+                        let reader = reader.get_or_insert_with(|| {
+                            Reader::new(ReadSettings { now: now(), ..topic.read.clone() }, crate::setup::random_seed())
+                        });
                         let mut report = reader.read(id, &meta, &message.payload, None);
                         for reject in &mut report.rejects {
                             reject.position = flowtrail_ingest::Position(offset);
@@ -500,7 +502,8 @@ impl Run {
                 self.set_aside_late(live, &block, &mut changes)?;
             }
         }
-        changes.facts = changes.facts.into_iter().collect::<BTreeSet<_>>().into_iter().filter(|f| !live.lane.known.facts.contains(f)).collect();
+        changes.facts =
+            changes.facts.into_iter().collect::<BTreeSet<_>>().into_iter().filter(|f| !live.lane.known.facts.contains(f)).collect();
         live.dirty |= !changes.blocks.is_empty() || !changes.facts.is_empty();
         if changes.is_empty() && live.rows_empty() {
             return Ok(());
@@ -526,7 +529,8 @@ impl Run {
         live.summary.late_records += records;
         for unit in &hour.units {
             let record = changes.units.iter_mut().find(|u| u.id == unit.id);
-            let (source, key) = record.as_ref().map_or_else(|| ("kafka".to_owned(), unit.id.to_string()), |r| (r.source.clone(), r.key.clone()));
+            let (source, key) =
+                record.as_ref().map_or_else(|| ("kafka".to_owned(), unit.id.to_string()), |r| (r.source.clone(), r.key.clone()));
             live.rows.late.push(LateRow {
                 time: block.hour.start(),
                 source,
@@ -578,7 +582,8 @@ impl Run {
     fn seal_until(&self, live: &mut Live, limit: Hour) -> Result<()> {
         let from = live.sealed_before;
         let said_before = live.lane.known.judged.sealed_before;
-        let days: Vec<Day> = live.lane.known.days().into_iter().filter(|d| from.is_none_or(|f| *d >= f.day()) && d.first_hour() < limit).collect();
+        let days: Vec<Day> =
+            live.lane.known.days().into_iter().filter(|d| from.is_none_or(|f| *d >= f.day()) && d.first_hour() < limit).collect();
         let mut any = false;
         for day in days {
             self.close_days(live, day)?;
@@ -628,16 +633,12 @@ impl Run {
 
     /// Ends the sealed days before `day`: the fleet's tables take them in, their findings stand.
     fn close_days(&self, live: &mut Live, day: Day) -> Result<()> {
-        let Some(mut open) = live.sealed_days.pop_first() else { return Ok(()) };
-        if open >= day {
-            live.sealed_days.insert(open);
-            return Ok(());
-        }
+        let Some(mut open) = live.sealed_days.first().copied().filter(|open| *open < day) else { return Ok(()) };
         self.revise(live);
         while open < day {
             live.judge.close_day(open);
-            open = open.next();
             live.sealed_days.remove(&open);
+            open = open.next();
         }
         for incidents in live.judge.incidents.values_mut() {
             incidents.forget_before(day);
@@ -764,6 +765,7 @@ impl Run {
             live.summary.learning.insert(one.detector.clone(), learning);
         }
         live.summary.findings = publish::count(&live.lane.known.findings);
+        live.summary.loudest = publish::loudest(&live.lane.known.findings);
         live.summary.records.api = live.said.api;
         live.summary.records.api_duplicate = live.said.api_duplicate;
         let [exact, candidates, other, unheld, unknown] = live.said.attribution_new;

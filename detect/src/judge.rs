@@ -3,11 +3,11 @@
 //! `judge = pure(profiles through the hour before, merged hour, facts)`. The drivers only decide when to call it.
 
 use flowtrail_enrich::{AddressBook, Timelines};
-use flowtrail_ingest::{EventTime, Ip};
+use flowtrail_ingest::{EventTime, Hour, Ip};
 use serde::{Deserialize, Serialize};
 
 use crate::contact::Outcome;
-use crate::detectors::change::changes;
+use crate::detectors::change::{Change, changes};
 use crate::detectors::new_api_call::{FunctionLook, FunctionProfile, NewApiCall};
 use crate::detectors::new_peer::{NetworkLook, NetworkProfile, NewPeer};
 use crate::detectors::privilege_escalation::{PrincipalLook, PrincipalProfile, PrivilegeEscalation};
@@ -113,36 +113,80 @@ pub fn judge_and_learn(
     hour: &AccountHour,
     facts: &Facts<'_>,
 ) -> Verdict {
-    let window = Window::build(hour, facts);
-    let verdict = judge_window(config, profiles, fleet, &window);
-    learn_window(config, profiles, fleet, delta, &window);
-    verdict
+    judge_and_learn_window(config, profiles, fleet, delta, &Window::build(hour, facts))
 }
 
 /// [`judge`] for a window that was built already.
 #[must_use]
 pub fn judge_window(config: &JudgeConfig, profiles: &AccountProfiles, fleet: &Fleet, window: &Window<'_>) -> Verdict {
-    let hour = window.hour;
-    let view = fleet.view(hour.hour.day());
-    let outage = outage_peers(window);
-    let context = Context { config, fleet: &view, account: &hour.account, hour: hour.hour, since: profiles.since, outage: &outage };
-    let changes = changes(hour);
-    let mut verdict = Verdict { attribution: window.attribution, attribution_new: window.attribution_new, ..Verdict::default() };
-    let deployed =
-        |function: &str| profiles.deployed(function, hour.hour) || changes.iter().any(|c| c.is_deploy() && c.function == function);
+    judge_looks(config, profiles, fleet, &Looks::new(profiles, window))
+}
 
+/// [`learn`] for a window that was built already.
+pub fn learn_window(config: &JudgeConfig, profiles: &mut AccountProfiles, fleet: &Fleet, delta: &mut FleetDelta, window: &Window<'_>) {
+    learn_looks(config, profiles, fleet, delta, &Looks::new(profiles, window));
+}
+
+/// [`judge_and_learn`] for a window that was built already: each peer is looked up in its profile once.
+#[must_use]
+pub fn judge_and_learn_window(
+    config: &JudgeConfig,
+    profiles: &mut AccountProfiles,
+    fleet: &Fleet,
+    delta: &mut FleetDelta,
+    window: &Window<'_>,
+) -> Verdict {
+    let looks = Looks::new(profiles, window);
+    let verdict = judge_looks(config, profiles, fleet, &looks);
+    learn_looks(config, profiles, fleet, delta, &looks);
+    verdict
+}
+
+/// A window looked at with the profiles of the hours before it.
+struct Looks<'w, 'a> {
+    window: &'w Window<'a>,
+    /// One per network entity.
+    networks: Vec<NetworkLook<'w, 'a>>,
+    changes: Vec<Change<'w>>,
+    outage: Vec<Ip>,
+}
+
+impl<'w, 'a> Looks<'w, 'a> {
+    fn new(profiles: &AccountProfiles, window: &'w Window<'a>) -> Self {
+        let hour = window.hour;
+        let changes = changes(hour);
+        let stranger = NetworkProfile::default();
+        let networks = window.networks.iter().map(|network| {
+            let profile = profiles.network(&network.id).map_or(&stranger, |p| p.1);
+            let deployed = network.enis.iter().any(|e| e.owner.candidates.iter().any(|c| deployed(profiles, &changes, &c.arn, hour.hour)));
+            NetworkLook::new(network, profile, deployed)
+        });
+        let networks = networks.collect();
+        Self { window, networks, changes, outage: outage_peers(window) }
+    }
+}
+
+/// The function was changed within a day, or in this hour.
+fn deployed(profiles: &AccountProfiles, changes: &[Change<'_>], function: &str, hour: Hour) -> bool {
+    profiles.deployed(function, hour) || changes.iter().any(|c| c.is_deploy() && c.function == function)
+}
+
+fn judge_looks(config: &JudgeConfig, profiles: &AccountProfiles, fleet: &Fleet, looks: &Looks<'_, '_>) -> Verdict {
+    let (window, hour) = (looks.window, looks.window.hour);
+    let view = fleet.view(hour.hour.day());
+    let context = Context { config, fleet: &view, account: &hour.account, hour: hour.hour, since: profiles.since, outage: &looks.outage };
+    let mut verdict = Verdict { attribution: window.attribution, attribution_new: window.attribution_new, ..Verdict::default() };
     let stranger = NetworkProfile::default();
-    for network in &window.networks {
-        let profile = profiles.network(&network.id).map_or(&stranger, |p| p.1);
-        let look = NetworkLook::new(network, profile, deployed_by_candidates(network, &deployed));
-        verdict.findings.extend(NewPeer.judge(profile, &look, &context));
-        verdict.findings.extend(ThreatList.judge(profile, &look, &context));
-        verdict.findings.extend(Scan.judge(profile, &look, &context));
+    for look in &looks.networks {
+        let profile = profiles.network(&look.network.id).map_or(&stranger, |p| p.1);
+        verdict.findings.extend(NewPeer.judge(profile, look, &context));
+        verdict.findings.extend(ThreatList.judge(profile, look, &context));
+        verdict.findings.extend(Scan.judge(profile, look, &context));
     }
     let silent = FunctionProfile::default();
     for function in &window.functions {
         let known = profiles.function(&EntityId::new(EntityKind::Function, function.arn));
-        let look = FunctionLook { hour, function, deployed: deployed(function.arn) };
+        let look = FunctionLook { hour, function, deployed: deployed(profiles, &looks.changes, function.arn, hour.hour) };
         verdict.findings.extend(NewApiCall.judge(known.map_or(&silent, |p| p.1), &look, &context));
     }
     let nobody = PrincipalProfile::default();
@@ -154,44 +198,35 @@ pub fn judge_window(config: &JudgeConfig, profiles: &AccountProfiles, fleet: &Fl
     for finding in &mut verdict.findings {
         finish(finding, config);
     }
-    verdict.observations = changes.iter().map(|c| c.observation(hour)).collect();
+    verdict.observations = looks.changes.iter().map(|c| c.observation(hour)).collect();
     // What a statistical detector calls informational is a signal: kept in the entity's timeline, no finding.
     let is_signal = |f: &Finding| f.severity == Severity::Informational && matches!(f.detector.as_str(), NewPeer::NAME | NewApiCall::NAME);
     verdict.observations.extend(verdict.findings.iter().filter(|f| is_signal(f)).map(signal));
     verdict.findings.retain(|f| !is_signal(f));
     verdict.findings.sort_by(|a, b| a.finding_id.cmp(&b.finding_id));
-    verdict.observations.extend(outage_observation(window, &outage));
+    verdict.observations.extend(outage_observation(window, &looks.outage));
     verdict
 }
 
-/// [`learn`] for a window that was built already.
-pub fn learn_window(config: &JudgeConfig, profiles: &mut AccountProfiles, fleet: &Fleet, delta: &mut FleetDelta, window: &Window<'_>) {
-    let hour = window.hour;
+fn learn_looks(config: &JudgeConfig, profiles: &mut AccountProfiles, fleet: &Fleet, delta: &mut FleetDelta, looks: &Looks<'_, '_>) {
+    let (window, hour) = (looks.window, looks.window.hour);
     let view = fleet.view(hour.hour.day());
-    let outage = outage_peers(window);
     let since = profiles.since;
     profiles.clean(hour.hour, delta);
-    let context = Context { config, fleet: &view, account: &hour.account, hour: hour.hour, since, outage: &outage };
-    let changes = changes(hour);
-    let deploys: Vec<&str> = changes.iter().filter(|c| c.is_deploy()).map(|c| c.function).collect();
-
-    for network in &window.networks {
-        if network.outbound.is_empty() && network.inbound.is_empty() {
-            continue;
-        }
-        let deployed = deployed_by_candidates(network, &|f: &str| profiles.deployed(f, hour.hour) || deploys.contains(&f));
+    let context = Context { config, fleet: &view, account: &hour.account, hour: hour.hour, since, outage: &looks.outage };
+    for look in looks.networks.iter().filter(|l| !l.network.outbound.is_empty() || !l.network.inbound.is_empty()) {
+        let network = look.network;
         let entry = profiles.entry(&network.id, &network.name, network.region.as_deref(), delta);
         if let Behaviour::Network(profile) = &mut entry.behaviour {
-            let look = NetworkLook::new(network, profile, deployed);
             // Scan asks which contacts are first ones, so it learns before the peers are known.
-            Scan.learn(profile, &look, &context, delta);
-            ThreatList.learn(profile, &look, &context, delta);
-            NewPeer.learn(profile, &look, &context, delta);
+            Scan.learn(profile, look, &context, delta);
+            ThreatList.learn(profile, look, &context, delta);
+            NewPeer.learn(profile, look, &context, delta);
             entry.age = profile.age;
         }
     }
     for function in &window.functions {
-        let deployed = profiles.deployed(function.arn, hour.hour) || deploys.contains(&function.arn);
+        let deployed = deployed(profiles, &looks.changes, function.arn, hour.hour);
         let id = EntityId::new(EntityKind::Function, function.arn);
         let entry = profiles.entry(&id, short_name(function.arn), function.arn.split(':').nth(3), delta);
         if let Behaviour::Function(profile) = &mut entry.behaviour {
@@ -207,13 +242,9 @@ pub fn learn_window(config: &JudgeConfig, profiles: &mut AccountProfiles, fleet:
             entry.age.learn(hour.hour, principal.rows.len() as u64);
         }
     }
-    for function in deploys {
-        profiles.deploys.insert(function.into(), hour.hour);
+    for change in looks.changes.iter().filter(|c| c.is_deploy()) {
+        profiles.deploys.insert(change.function.into(), hour.hour);
     }
-}
-
-fn deployed_by_candidates(network: &NetworkHour<'_>, deployed: &dyn Fn(&str) -> bool) -> bool {
-    network.enis.iter().any(|e| e.owner.candidates.iter().any(|c| deployed(&c.arn)))
 }
 
 /// A signal as it is kept.

@@ -22,6 +22,8 @@ pub mod profile;
 pub mod sum;
 pub mod suppression;
 pub mod surprise;
+#[cfg(test)]
+mod testing;
 pub mod text;
 pub mod window;
 
@@ -32,7 +34,7 @@ pub use finding::{EvidenceRef, Finding, Observation, ProfileRow, Severity, Term}
 pub use hour::{AccountHour, ApiRow, Conversation, Traffic, UnitRef};
 pub use incident::Incidents;
 pub use judge::{AccountProfiles, Facts, Fleet, FleetDelta, JudgeConfig, Learning, Suppression, Verdict};
-pub use judge::{judge, judge_window, learn, learn_window};
+pub use judge::{judge, judge_and_learn_window, judge_window, learn, learn_window};
 pub use merge::{CallCounts, merge};
 pub use sum::{FlowCounts, Summer, UnitContext};
 pub use window::Window;

@@ -49,11 +49,17 @@ pub fn key_of(space: Space, level: &str, text: &str) -> u64 {
 /// A key of bytes, for addresses and ports.
 #[must_use]
 pub fn key_of_bytes(space: Space, level: u8, text: &[u8], more: &[u8]) -> u64 {
-    let mut bytes: smallvec::SmallVec<[u8; 64]> = smallvec::SmallVec::new();
-    bytes.extend_from_slice(&[space as u8, 0xff, level]);
-    bytes.extend_from_slice(text);
-    bytes.extend_from_slice(more);
-    XxHash3_64::oneshot(&bytes)
+    let mut bytes = [0u8; 64];
+    bytes[..3].copy_from_slice(&[space as u8, 0xff, level]);
+    let end = 3 + text.len();
+    let all = end + more.len();
+    // Addresses and ports are far shorter than this.
+    if all > bytes.len() {
+        return XxHash3_64::oneshot(&[&bytes[..3], text, more].concat());
+    }
+    bytes[3..end].copy_from_slice(text);
+    bytes[end..all].copy_from_slice(more);
+    XxHash3_64::oneshot(&bytes[..all])
 }
 
 /// One known key, 16 bytes.
@@ -147,6 +153,17 @@ impl Novelty {
         self.get(key, day).is_some()
     }
 
+    /// True if `key` is in the map or could come in: there is room, or its hash is among the smallest.
+    #[must_use]
+    pub fn admits(&self, key: u64) -> bool {
+        self.known.len() < KNOWN_MAX || self.known.last().is_some_and(|k| key <= k.key)
+    }
+
+    /// A key did not fit on `day`.
+    pub fn overflow(&mut self, day: Day) {
+        self.full = day16(day).max(1);
+    }
+
     /// Keys known on `day`.
     #[must_use]
     pub fn len(&self, day: Day) -> usize {
@@ -198,6 +215,7 @@ impl Novelty {
             }
             same
         });
+        // More than fit: of those that would come in, only the smallest hashes can stay.
         let mut added = Vec::new();
         for learned in keys {
             match self.known.binary_search_by_key(&learned.key, |k| k.key) {
@@ -207,13 +225,14 @@ impl Novelty {
                     known.hours = known.hours.saturating_add(1);
                     known.flags &= learned.flags;
                 }
+                Err(_) if added.len() > KNOWN_MAX => self.full = day.max(1),
                 Err(_) => added.push(learned),
             }
         }
         for learned in added {
             let Err(at) = self.known.binary_search_by_key(&learned.key, |k| k.key) else { continue };
             if self.known.len() >= KNOWN_MAX {
-                self.full = day.max(1);
+                self.overflow(hour.day());
                 if at == self.known.len() {
                     continue;
                 }

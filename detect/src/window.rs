@@ -158,21 +158,15 @@ impl<'a> Window<'a> {
         let mut index: HashMap<EntityId, usize> = HashMap::new();
         let mut start = 0;
         while let Some(head) = hour.conversations.get(start) {
-            let length = hour.conversations[start..].iter().take_while(|c| c.eni == head.eni).count();
+            let mut scan = RunScan::new(head);
+            let length = hour.conversations[start..].iter().take_while(|c| c.eni == head.eni && scan.add(c)).count();
             let run = &hour.conversations[start..start + length];
             let eni = hour.text(head.eni);
-            let (mut first, mut last) = (EventTime::MAX, EventTime::MIN);
-            let (mut flows, mut new_flows) = (0u64, 0u64);
-            for c in run {
-                first = first.min(c.first);
-                last = last.max(c.last);
-                flows += u64::from(c.ahead.flows) + u64::from(c.back.flows);
-                new_flows += u64::from(c.new_flows);
-            }
+            let (first, last) = (scan.first, scan.last);
             let owner = facts.timelines.attribute(&hour.account, eni, first, last);
             let slot = slot_of(owner.attribution);
-            self.attribution[slot] += flows;
-            self.attribution_new[slot] += new_flows;
+            self.attribution[slot] += scan.flows;
+            self.attribution_new[slot] += scan.new_flows;
 
             let id = EntityId::of_network(&facts.timelines.entity(&hour.account, eni, last));
             let at = *index.entry(id.clone()).or_insert_with(|| {
@@ -190,7 +184,7 @@ impl<'a> Window<'a> {
                 .as_ref()
                 .is_some_and(|o| matches!(o.kind.as_str(), "nat_gateway" | "transit_gateway" | "gateway_load_balancer"));
             network.enis.push(EniHour { eni, owner });
-            network.add_run(run, start as u32, first, last);
+            network.add_run(run, start as u32, &scan);
             start += length;
         }
         for network in &mut self.networks {
@@ -228,13 +222,15 @@ impl<'a> NetworkHour<'a> {
     }
 
     /// Adds the conversations of its newest interface.
-    fn add_run(&mut self, run: &[Conversation], base: u32, first: EventTime, last: EventTime) {
+    fn add_run(&mut self, run: &[Conversation], base: u32, scan: &RunScan) {
         let eni = self.enis.len() as u32 - 1;
-        let chosen = chosen_flow_logs(self.hour, run);
-        let sides = Sides::of(self.hour, self.facts, self.enis[eni as usize].eni, run, first, last);
+        let (first, last) = (scan.first, scan.last);
+        let chosen = scan.chosen_flow_logs(self.hour);
+        let sides = Sides::of(self.hour, self.facts, self.enis[eni as usize].eni, scan);
         let lambda = self.enis[eni as usize].owner.lambda;
-        let mut holders: HashMap<Ip, bool> = HashMap::new();
-        let ends = if lambda { HashMap::new() } else { unsettled_ends(run) };
+        let mut holders = Holders { known: self.enis[eni as usize].owner.attribution != Attribution::Unknown, ..Holders::default() };
+        let ends = if lambda || scan.unsettled == 0 { HashMap::new() } else { unsettled_ends(run) };
+        self.outbound.reserve(run.len());
         for (at, c) in run.iter().enumerate() {
             if chosen[usize::from(c.rejected)] != Some(c.flow_log) {
                 continue;
@@ -351,6 +347,12 @@ impl<'a> NetworkHour<'a> {
         self.facts.timelines.peer(&self.hour.account, eni, ip, first, last).unwrap_or_else(|| self.facts.book.name(ip))
     }
 
+    /// There are threat lists at all.
+    #[must_use]
+    pub fn has_lists(&self) -> bool {
+        self.facts.book.has_lists()
+    }
+
     /// Threat-list entries that hold `ip` at `at`.
     #[must_use]
     pub fn listed(&self, ip: Ip, at: EventTime) -> Vec<flowtrail_enrich::ListHit> {
@@ -434,24 +436,62 @@ pub fn evidence_of_rows<'r>(hour: &AccountHour, rows: impl IntoIterator<Item = &
     rows.take(10).map(|r| evidence_at(hour, r.unit, r.position, hour.opt(r.event_id))).collect()
 }
 
-/// Per action (accepted, rejected) the flow log of this interface with the most records; ties go to the smallest id.
-/// Two flow logs over one interface tell the same traffic twice (design/guarantees.md section 4).
-fn chosen_flow_logs(hour: &AccountHour, run: &[Conversation]) -> [Option<u32>; 2] {
-    let mut sums: SmallVec<[(u32, bool, u64); 4]> = SmallVec::new();
-    for c in run {
-        let flows = u64::from(c.ahead.flows) + u64::from(c.back.flows);
-        match sums.last_mut() {
-            Some(last) if last.0 == c.flow_log && last.1 == c.rejected => last.2 += flows,
-            _ => match sums.iter_mut().find(|s| s.0 == c.flow_log && s.1 == c.rejected) {
-                Some(sum) => sum.2 += flows,
-                None => sums.push((c.flow_log, c.rejected, flows)),
-            },
+/// What one pass over an interface's conversations tells: the hour can hold millions, and each pass costs memory traffic.
+struct RunScan {
+    first: EventTime,
+    last: EventTime,
+    flows: u64,
+    new_flows: u64,
+    unsettled: u64,
+    /// Records by flow log and action.
+    logs: SmallVec<[(u32, bool, u64); 4]>,
+    /// The ends of the first conversation, as long as all others have them too.
+    common: [Option<Ip>; 2],
+}
+
+impl RunScan {
+    fn new(head: &Conversation) -> Self {
+        Self {
+            first: EventTime::MAX,
+            last: EventTime::MIN,
+            flows: 0,
+            new_flows: 0,
+            unsettled: 0,
+            logs: SmallVec::new(),
+            common: [Some(head.client), Some(head.server)],
         }
     }
-    [false, true].map(|rejected| {
-        let best = sums.iter().filter(|s| s.1 == rejected).max_by(|a, b| a.2.cmp(&b.2).then_with(|| hour.text(b.0).cmp(hour.text(a.0))));
-        best.map(|s| s.0)
-    })
+
+    /// Takes one in; always true, to stand in a `take_while`.
+    fn add(&mut self, c: &Conversation) -> bool {
+        self.first = self.first.min(c.first);
+        self.last = self.last.max(c.last);
+        self.flows += c.flows();
+        self.new_flows += u64::from(c.new_flows);
+        self.unsettled += u64::from(!c.settled);
+        match self.logs.last_mut() {
+            Some(last) if last.0 == c.flow_log && last.1 == c.rejected => last.2 += c.flows(),
+            _ => match self.logs.iter_mut().find(|s| s.0 == c.flow_log && s.1 == c.rejected) {
+                Some(sum) => sum.2 += c.flows(),
+                None => self.logs.push((c.flow_log, c.rejected, c.flows())),
+            },
+        }
+        for slot in &mut self.common {
+            if slot.is_some_and(|ip| ip != c.client && ip != c.server) {
+                *slot = None;
+            }
+        }
+        true
+    }
+
+    /// Per action (accepted, rejected) the flow log of this interface with the most records; ties go to the smallest id.
+    /// Two flow logs over one interface tell the same traffic twice (design/guarantees.md section 4).
+    fn chosen_flow_logs(&self, hour: &AccountHour) -> [Option<u32>; 2] {
+        [false, true].map(|rejected| {
+            let of_action = self.logs.iter().filter(|s| s.1 == rejected);
+            of_action.max_by(|a, b| a.2.cmp(&b.2).then_with(|| hour.text(b.0).cmp(hour.text(a.0)))).map(|s| s.0)
+        })
+    }
 }
 
 /// How many unsettled conversations of a run each end, address and port, takes part in.
@@ -483,6 +523,27 @@ fn own_end_serves(c: &Conversation, own_client: bool, own: (Ip, u16), other: (Ip
     }
 }
 
+/// Which addresses the timeline gives to an interface, each asked for once.
+#[derive(Default)]
+struct Holders {
+    /// The timeline has heard of the interface at all.
+    known: bool,
+    /// The last two answers: conversations of one server stand together, and our own address is in most of them.
+    last: [Option<(Ip, bool)>; 2],
+    answers: HashMap<Ip, bool>,
+}
+
+impl Holders {
+    fn get(&mut self, ip: Ip, ask: impl FnOnce() -> bool) -> bool {
+        if let Some((_, held)) = self.last.iter().flatten().find(|l| l.0 == ip) {
+            return *held;
+        }
+        let held = *self.answers.entry(ip).or_insert_with(ask);
+        self.last = [Some((ip, held)), self.last[0]];
+        held
+    }
+}
+
 /// Which addresses of a run of conversations are the interface's own.
 struct Sides {
     /// The one address that all conversations share, where there is one.
@@ -492,18 +553,8 @@ struct Sides {
 }
 
 impl Sides {
-    fn of(hour: &AccountHour, facts: &Facts<'_>, eni: &str, run: &[Conversation], first: EventTime, last: EventTime) -> Self {
-        let mut common = run.first().map_or([None, None], |c| [Some(c.client), Some(c.server)]);
-        for c in run {
-            for slot in &mut common {
-                if slot.is_some_and(|ip| ip != c.client && ip != c.server) {
-                    *slot = None;
-                }
-            }
-            if common == [None, None] {
-                break;
-            }
-        }
+    fn of(hour: &AccountHour, facts: &Facts<'_>, eni: &str, scan: &RunScan) -> Self {
+        let (common, first, last) = (scan.common, scan.first, scan.last);
         let held = |ip: Ip| facts.timelines.holds(&hour.account, eni, ip, first, last);
         let (shared, held) = match common {
             [Some(a), Some(b)] if a != b => match (held(a), held(b)) {
@@ -529,20 +580,21 @@ impl Sides {
         network: &NetworkHour<'_>,
         eni: u32,
         c: &Conversation,
-        holders: &mut HashMap<Ip, bool>,
+        holders: &mut Holders,
         first: EventTime,
         last: EventTime,
     ) -> Option<bool> {
         if self.held {
             return self.shared.map(|ip| c.client == ip);
         }
-        let name = network.enis.get(eni as usize)?.eni;
-        let mut held =
-            |ip| *holders.entry(ip).or_insert_with(|| network.facts.timelines.holds(&network.hour.account, name, ip, first, last));
-        match (held(c.client), held(c.server)) {
-            (true, false) => return Some(true),
-            (false, true) => return Some(false),
-            _ => {}
+        if holders.known {
+            let name = network.enis.get(eni as usize)?.eni;
+            let mut held = |ip| holders.get(ip, || network.facts.timelines.holds(&network.hour.account, name, ip, first, last));
+            match (held(c.client), held(c.server)) {
+                (true, false) => return Some(true),
+                (false, true) => return Some(false),
+                _ => {}
+            }
         }
         match (c.ours_client, c.ours_server) {
             (true, false) => return Some(true),
@@ -648,3 +700,6 @@ impl PeerHour {
         name.kind == PeerKind::Internet && !self.ip.is_private()
     }
 }
+
+#[cfg(test)]
+mod tests;

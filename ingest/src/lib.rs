@@ -5,8 +5,8 @@
 
 pub mod cloudtrail;
 pub mod flow;
-pub mod ip;
 pub mod inflate;
+pub mod ip;
 pub mod sniff;
 pub mod source;
 pub mod time;

@@ -16,7 +16,8 @@ pub fn run(args: &AthenaArgs) -> Result<i32, Failure> {
     for table in &args.tables {
         check_table(table).map_err(Failure::Usage)?;
     }
-    let tables: Vec<Table> = Table::ALL.into_iter().filter(|t| args.tables.is_empty() || args.tables.iter().any(|a| a == t.name())).collect();
+    let tables: Vec<Table> =
+        Table::ALL.into_iter().filter(|t| args.tables.is_empty() || args.tables.iter().any(|a| a == t.name())).collect();
     print!("{}", athena::ddl(&args.location, &tables));
     Ok(0)
 }

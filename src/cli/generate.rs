@@ -34,6 +34,11 @@ pub fn run(args: &GenerateArgs) -> Result<i32, Failure> {
         made.holdings,
         args.out.display()
     );
-    println!("read them with: flowtrail replay {}/AWSLogs {}/snapshots --list c2={}/lists/c2.csv --out DIR", args.out.display(), args.out.display(), args.out.display());
+    println!(
+        "read them with: flowtrail replay {}/AWSLogs {}/snapshots --list c2={}/lists/c2.csv --out DIR",
+        args.out.display(),
+        args.out.display(),
+        args.out.display()
+    );
     Ok(0)
 }

@@ -46,7 +46,8 @@ pub fn run(args: &InspectArgs) -> Result<i32, Failure> {
 }
 
 fn print(text: &[u8], format: Option<&Layout>, out: &mut dyn Write, depth: u8) -> Result<i32, Failure> {
-    let mut on_reject = |reject: Reject| eprintln!("position {}: {}: {}", reject.position.0, escaped(reject.reason.as_bytes()), reject.sample);
+    let mut on_reject =
+        |reject: Reject| eprintln!("position {}: {}: {}", reject.position.0, escaped(reject.reason.as_bytes()), reject.sample);
     let mut line = String::new();
     // A closed pipe ends the process by its signal; other failures are told at the flush.
     let mut on_batch = |rows: FlowRows<'_>| {
@@ -87,11 +88,15 @@ fn print(text: &[u8], format: Option<&Layout>, out: &mut dyn Write, depth: u8) -
             return print(&inner, format, out, depth + 1);
         }
         Kind::Facts => {
-            return Err(Failure::Work("this is a snapshot of interfaces or functions, not a log: replay reads it, inspect prints log records".to_owned()));
+            return Err(Failure::Work(
+                "this is a snapshot of interfaces or functions, not a log: replay reads it, inspect prints log records".to_owned(),
+            ));
         }
         Kind::Ignored(what) => eprintln!("this is {what}: it holds no records"),
         Kind::Empty => {}
-        Kind::Wrapped | Kind::Unknown => return Err(Failure::Work("not recognised: neither a flow log nor CloudTrail; headerless text needs --format".to_owned())),
+        Kind::Wrapped | Kind::Unknown => {
+            return Err(Failure::Work("not recognised: neither a flow log nor CloudTrail; headerless text needs --format".to_owned()));
+        }
     }
     Ok(0)
 }

@@ -21,6 +21,9 @@ pub mod privilege_escalation;
 pub mod scan;
 pub mod threat_list;
 
+#[cfg(test)]
+mod tests;
+
 /// What a detector may read beside its baseline and the entity's hour.
 pub struct Context<'a> {
     /// The user's settings.

@@ -10,7 +10,7 @@ use crate::detectors::scan::{Pair, ScanBaseline};
 use crate::detectors::{Context, Detector, attribute, closing, draft};
 use crate::finding::{Finding, Severity};
 use crate::fleet::FleetDelta;
-use crate::novelty::{Learned, Novelty, NoveltyOdds, SETTLING_HOURS, Space, flags, key_of, key_of_bytes};
+use crate::novelty::{KNOWN_MAX, Learned, Novelty, NoveltyOdds, SETTLING_HOURS, Space, flags, key_of, key_of_bytes};
 use crate::profile::{Age, warm_up_of};
 use crate::surprise::{self, Evidence, KIND_CAP, LOW, SIGNAL, level, milli, of_normal, of_p};
 use crate::text;
@@ -20,6 +20,8 @@ use crate::window::{NetworkHour, PeerHour};
 const FINDINGS_MAX: usize = 8;
 /// Failed attempts in one hour from which on they are the scan detector's business.
 const ATTEMPTS_MAX: usize = 5;
+/// An entity with more peers in one hour than this is dynamic, whatever its profile says; they are not even named.
+const PEERS_MAX: usize = 4 * KNOWN_MAX;
 /// Less than this to a new peer says nothing about amounts.
 const BYTES_OF_INTEREST: u64 = 1_000_000;
 /// An upload from this size on that is beyond anything remembered is at least medium (floor of interest of detectors.md 4).
@@ -120,6 +122,8 @@ pub struct NetworkLook<'w, 'a> {
     pub pairs: Vec<Pair>,
     /// A candidate function was deployed within a day.
     pub deployed: bool,
+    /// It has too many peers for a new one to mean anything: they are known by address alone.
+    crowded: bool,
 }
 
 /// A peer, classified.
@@ -155,7 +159,8 @@ impl<'w, 'a> NetworkLook<'w, 'a> {
     #[must_use]
     pub fn new(network: &'w NetworkHour<'a>, profile: &NetworkProfile, deployed: bool) -> Self {
         let day = network.hour.hour.day();
-        let peers: Vec<PeerLook> = network.peers.iter().map(|p| classify(network, p, profile)).collect();
+        let crowded = network.peers.len() > PEERS_MAX || profile.peers.is_dynamic(day);
+        let peers: Vec<PeerLook> = network.peers.iter().map(|p| classify(network, p, profile, crowded)).collect();
         let mut pairs = Vec::new();
         let mut last_port: Option<(u16, u8, bool)> = None;
         let mut port_known = |port: u16, protocol: u8| match last_port {
@@ -180,7 +185,8 @@ impl<'w, 'a> NetworkLook<'w, 'a> {
                         *best = outcome.max(*best);
                     }
                     _ => {
-                        let tried = profile.scan.has_tried(pair_key(contact.peer, contact.port, contact.protocol));
+                        let tried =
+                            outcome == Outcome::Failed && profile.scan.has_tried(pair_key(contact.peer, contact.port, contact.protocol));
                         pairs.push(Pair {
                             peer: at as u32,
                             port: contact.port,
@@ -193,7 +199,7 @@ impl<'w, 'a> NetworkLook<'w, 'a> {
                 }
             }
         }
-        Self { network, peers, pairs, deployed }
+        Self { network, peers, pairs, deployed, crowded }
     }
 }
 
@@ -208,7 +214,7 @@ pub(crate) fn tried_key(ip: Ip) -> u64 {
     key_of_bytes(Space::Peer, 4, &ip.0.to_be_bytes(), b"")
 }
 
-fn classify(network: &NetworkHour<'_>, peer: &PeerHour, profile: &NetworkProfile) -> PeerLook {
+fn classify(network: &NetworkHour<'_>, peer: &PeerHour, profile: &NetworkProfile, crowded: bool) -> PeerLook {
     let day = network.hour.hour.day();
     let learnable = peer.answered && peer.outcome != Outcome::Failed;
     let address = address_key(peer.ip, &network.hour.account);
@@ -217,6 +223,19 @@ fn classify(network: &NetworkHour<'_>, peer: &PeerHour, profile: &NetworkProfile
     // Most peers are known public addresses: they need no name.
     if !peer.ip.is_private() && known_address.is_some() {
         return look(Familiarity::Known, address);
+    }
+    if crowded {
+        let tried = !learnable && profile.scan.has_tried(tried_key(peer.ip));
+        return look(
+            if known_address.is_some() {
+                Familiarity::Known
+            } else if tried {
+                Familiarity::Tried
+            } else {
+                Familiarity::New
+            },
+            address,
+        );
     }
     let name = network.peer_name(peer);
     let (known, key) = match name.kind {
@@ -248,9 +267,8 @@ impl Detector for NewPeer {
     type Hour<'h> = NetworkLook<'h, 'h>;
 
     fn judge(&self, profile: &NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Vec<Finding> {
-        let day = context.hour.day();
         let network = look.network;
-        if network.forwards || profile.peers.is_dynamic(day) || !profile.age.past(warm_up_of(Self::NAME), context.hour) {
+        if network.forwards || look.crowded || !profile.age.past(warm_up_of(Self::NAME), context.hour) {
             return Vec::new();
         }
         let mut fresh = fresh(look);
@@ -271,9 +289,9 @@ impl Detector for NewPeer {
     fn learn(&self, profile: &mut NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>, delta: &mut FleetDelta) {
         let network = look.network;
         let settled = profile.age.first.is_some() && profile.age.hours(context.hour) >= SETTLING_HOURS;
-        let fresh = fresh(look);
+        let fresh = if look.crowded { Vec::new() } else { fresh(look) };
         let new_keys = fresh.iter().filter(|at| look.peers[**at].learnable).count();
-        if new_keys > 0 {
+        if new_keys > 0 && !look.crowded {
             let judged = self.judge(profile, look, context);
             for at in fresh.iter().filter(|at| look.peers[**at].learnable) {
                 let ip = network.peers[*at].ip;
@@ -286,6 +304,7 @@ impl Detector for NewPeer {
         let mut ports = Vec::new();
         let mut seen_ports: Vec<(u16, u8)> = Vec::new();
         let mut outside = 0u64;
+        let mut left_out = false;
         for (peer, seen) in network.peers.iter().zip(&look.peers) {
             if !peer.ip.is_private() {
                 outside = outside.saturating_add(peer.sent);
@@ -300,6 +319,15 @@ impl Detector for NewPeer {
                 }
             }
             let address = address_key(peer.ip, &network.hour.account);
+            if look.crowded {
+                if profile.peers.admits(address) {
+                    let flags = if peer.ip.is_private() { flags::UNNAMED | flags::COUNTED } else { flags::COUNTED };
+                    keys.push(Learned { key: address, flags, name: None });
+                } else {
+                    left_out = true;
+                }
+                continue;
+            }
             if seen.familiarity == Familiarity::Known && seen.key == address && !peer.ip.is_private() {
                 keys.push(Learned { key: address, flags: flags::COUNTED, name: None });
                 keys.push(Learned { key: neighbourhood_key(peer.ip), flags: 0, name: None });
@@ -339,6 +367,9 @@ impl Detector for NewPeer {
                 delta.hour(space, map.rates(context.hour).class(look.deployed), new);
             }
             map.learn(space, context.hour, keys, if settled { new } else { 0 }, delta);
+        }
+        if left_out {
+            profile.peers.overflow(context.hour.day());
         }
         profile.bytes.learn(outside, context.hour);
         profile.age.learn(context.hour, 0);

@@ -59,14 +59,24 @@ pub struct Pair {
 /// What detector 8 remembers of an entity.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScanBaseline {
-    /// First contacts that were answered.
+    /// First contacts that were answered, up to a day ago: what is being judged must not count as the usual.
     pub good: u32,
-    /// First contacts that failed.
+    /// First contacts that failed, up to a day ago.
     pub bad: u32,
-    /// (hour, answered, failed) of the last 24 hours.
-    hours: Vec<(Hour, u16, u16)>,
+    /// The last 24 hours.
+    hours: Vec<ScanHour>,
     /// What was tried in vain: (hash, last day), sorted, the smallest hashes.
     tried: Vec<(u64, u16)>,
+}
+
+/// First contacts of one hour.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct ScanHour {
+    hour: Hour,
+    answered: u16,
+    failed: u16,
+    /// It was told as a scan: no example of the usual.
+    alarmed: bool,
 }
 
 impl ScanBaseline {
@@ -112,32 +122,53 @@ fn walk(s: f64, f: f64, t0: f64) -> f64 {
 /// Detector 8.
 pub struct Scan;
 
+#[derive(Default)]
 struct Tally {
     answered: usize,
     failed: usize,
     /// Failed and not tried in vain before: a dead neighbour that is asked every hour is one failure, not one an hour.
     failed_first: usize,
-    /// Failing hosts by (port, protocol), failing ports by host.
-    hosts: BTreeMap<(u16, u8), Vec<u32>>,
-    ports: BTreeMap<u32, usize>,
+}
+
+/// A first contact that counts: answered, or failed for another reason than that nobody reaches the peer.
+fn counts(look: &NetworkLook<'_, '_>, outage: &[Ip], pair: &Pair) -> bool {
+    match pair.outcome {
+        Outcome::Succeeded => true,
+        Outcome::Unclear => false,
+        Outcome::Failed => {
+            outage.is_empty() || look.network.peers.get(pair.peer as usize).is_some_and(|p| outage.binary_search(&p.ip).is_err())
+        }
+    }
 }
 
 fn tally(look: &NetworkLook<'_, '_>, outage: &[Ip]) -> Tally {
-    let mut tally = Tally { answered: 0, failed: 0, failed_first: 0, hosts: BTreeMap::new(), ports: BTreeMap::new() };
-    for pair in &look.pairs {
-        match pair.outcome {
-            Outcome::Succeeded => tally.answered += 1,
-            Outcome::Failed if look.network.peers.get(pair.peer as usize).is_some_and(|p| outage.binary_search(&p.ip).is_err()) => {
-                tally.failed += 1;
-                tally.failed_first += usize::from(!pair.tried);
-            }
-            _ => continue,
+    let mut tally = Tally::default();
+    for pair in look.pairs.iter().filter(|p| counts(look, outage, p)) {
+        if pair.outcome == Outcome::Succeeded {
+            tally.answered += 1;
+        } else {
+            tally.failed += 1;
+            tally.failed_first += usize::from(!pair.tried);
         }
-        // A scan that finds something is still one: answered pairs count towards its shape.
-        tally.hosts.entry((pair.port, pair.protocol)).or_default().push(pair.peer);
-        *tally.ports.entry(pair.peer).or_default() += 1;
     }
     tally
+}
+
+/// The port with the most hosts, and the host with the most ports. A scan that finds something is still one: answered
+/// contacts count towards its shape. Ties go to the smaller port or address.
+#[allow(clippy::type_complexity)]
+fn shape(look: &NetworkLook<'_, '_>, outage: &[Ip]) -> (Option<(usize, (u16, u8))>, Option<(usize, Ip)>) {
+    let mut hosts: BTreeMap<(u16, u8), usize> = BTreeMap::new();
+    let mut ports: BTreeMap<u32, usize> = BTreeMap::new();
+    for pair in look.pairs.iter().filter(|p| counts(look, outage, p)) {
+        *hosts.entry((pair.port, pair.protocol)).or_default() += 1;
+        *ports.entry(pair.peer).or_default() += 1;
+    }
+    // Peers are sorted by address.
+    let widest = hosts.into_iter().max_by(|a, b| a.1.cmp(&b.1).then_with(|| b.0.cmp(&a.0)));
+    let deepest = ports.into_iter().max_by(|a, b| a.1.cmp(&b.1).then_with(|| b.0.cmp(&a.0)));
+    let ip = |peer: u32| look.network.peers.get(peer as usize).map(|p| p.ip);
+    (widest.map(|(port, n)| (n, port)), deepest.and_then(|(peer, n)| Some((n, ip(peer)?))))
 }
 
 impl Detector for Scan {
@@ -161,19 +192,23 @@ impl Detector for Scan {
         let alarm = self.scanning(profile, look, context).is_some();
         let scan = &mut profile.scan;
         let oldest = context.hour.0.saturating_sub(PAIRS_HOURS - 1);
-        scan.hours.retain(|h| h.0.0 >= oldest);
+        for past in scan.hours.iter().filter(|h| h.hour.0 < oldest && !h.alarmed) {
+            scan.good = scan.good.saturating_add(u32::from(past.answered));
+            scan.bad = scan.bad.saturating_add(u32::from(past.failed));
+        }
+        scan.hours.retain(|h| h.hour.0 >= oldest);
+        if scan.good.saturating_add(scan.bad) > 100_000 {
+            scan.good /= 2;
+            scan.bad /= 2;
+        }
         if tally.answered + tally.failed_first > 0 {
             let short = |n: usize| n.min(usize::from(u16::MAX)) as u16;
-            scan.hours.push((context.hour, short(tally.answered), short(tally.failed_first)));
-        }
-        // What an alarm spoke of is no example of the usual.
-        if !alarm {
-            scan.good = scan.good.saturating_add(tally.answered as u32);
-            scan.bad = scan.bad.saturating_add(tally.failed_first as u32);
-            if scan.good.saturating_add(scan.bad) > 100_000 {
-                scan.good /= 2;
-                scan.bad /= 2;
-            }
+            scan.hours.push(ScanHour {
+                hour: context.hour,
+                answered: short(tally.answered),
+                failed: short(tally.failed_first),
+                alarmed: alarm,
+            });
         }
         let network = look.network;
         let mut tried: Vec<u64> = Vec::new();
@@ -202,17 +237,16 @@ impl Scan {
         let t0 = if warm { profile.scan.usual_success() } else { 0.8 };
         let now = walk(tally.answered as f64, tally.failed as f64, t0);
         let oldest = context.hour.0.saturating_sub(PAIRS_HOURS - 1);
-        let past = profile.scan.hours.iter().filter(|h| h.0.0 >= oldest && h.0 < context.hour);
-        let (s, f) = past.fold((0u64, 0u64), |(s, f), h| (s + u64::from(h.1), f + u64::from(h.2)));
+        let past = profile.scan.hours.iter().filter(|h| h.hour.0 >= oldest && h.hour < context.hour);
+        let (s, f) = past.fold((0u64, 0u64), |(s, f), h| (s + u64::from(h.answered), f + u64::from(h.failed)));
         let slow = walk(s as f64 + tally.answered as f64, f as f64 + tally.failed_first as f64, t0);
         let is_slow = now < ALARM;
         if is_slow && (slow < ALARM || tally.failed_first == 0 || f == 0) {
             return None;
         }
-        let sweep = tally.hosts.iter().map(|(port, hosts)| (hosts.len(), std::cmp::Reverse(*port))).max();
         let network = look.network;
         let ip_of = |peer: u32| network.peers.get(peer as usize).map(|p| p.ip);
-        let scan = tally.ports.iter().filter_map(|(peer, ports)| Some((*ports, std::cmp::Reverse(ip_of(*peer)?)))).max();
+        let (sweep, scan) = shape(look, context.outage);
         let sweep = sweep.filter(|s| s.0 >= SWEEP_HOSTS);
         let scan = scan.filter(|s| s.0 >= SCAN_PORTS);
         if !warm && sweep.is_none() && scan.is_none() {
@@ -223,14 +257,14 @@ impl Scan {
         let (subject_kind, subject, title, severity, technique);
         let tries = |n: usize| text::count(n as u64, "failed first contact");
         match (sweep, scan) {
-            (Some((hosts, std::cmp::Reverse((port, protocol)))), other) if other.is_none_or(|o| o.0 < hosts) => {
+            (Some((hosts, (port, protocol))), other) if other.is_none_or(|o| o.0 < hosts) => {
                 let port = text::port(port, protocol);
                 (subject_kind, subject) = ("port", format!("port {port}"));
                 title = format!("{} swept {} on port {port}", network.name, text::count(hosts as u64, "host"));
                 severity = level(s_walk, context.config).unwrap_or(Severity::Medium).max(Severity::Medium);
                 technique = "T1018";
             }
-            (_, Some((ports, std::cmp::Reverse(ip)))) => {
+            (_, Some((ports, ip))) => {
                 (subject_kind, subject) = ("host", ip.to_string());
                 title = format!("{} scanned {} of {ip}", network.name, text::count(ports as u64, "port"));
                 severity = level(s_walk, context.config).unwrap_or(Severity::Medium).max(Severity::Medium);

@@ -65,6 +65,9 @@ type Listed = BTreeMap<(Ip, bool), (Vec<ListHit>, Vec<Contact>)>;
 fn listed(look: &NetworkLook<'_, '_>) -> Listed {
     let network = look.network;
     let mut found = Listed::new();
+    if !network.has_lists() {
+        return found;
+    }
     for peer in &network.peers {
         // Lists name public addresses; a range that covers private ones is a mistake in it.
         if peer.ip.is_private() {

@@ -97,9 +97,8 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::Missing`] when there is no such object, or when the store cannot be asked.
     fn get_range(&self, key: &str, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
-        let bytes = self
-            .get(key)?
-            .ok_or_else(|| StoreError::Missing { at: format!("{key:?} in {}", self.describe()), hint: String::new() })?;
+        let bytes =
+            self.get(key)?.ok_or_else(|| StoreError::Missing { at: format!("{key:?} in {}", self.describe()), hint: String::new() })?;
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         let to = from.saturating_add(usize::try_from(len).unwrap_or(usize::MAX)).min(bytes.len());
         Ok(bytes.get(from..to).unwrap_or_default().to_vec())
