@@ -30,7 +30,7 @@ impl Reader {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let config = folder.path().join("flowtrail.toml");
         let text = format!(
-            "[output]\nlocation = {:?}\ntables = [\"findings\", \"api_calls\", \"rejects\", \"quarantine\"]\n[run]\nclock = \"delivery\"\n\
+            "[output]\nlocation = {:?}\ntables = [\"findings\", \"rejects\", \"quarantine\"]\n[run]\nclock = \"delivery\"\n\
              [[source]]\nkind = \"kafka\"\nbrokers = [{:?}]\ntopics = [{topic:?}]\n{options}",
             folder.path().join("out"),
             kafka.brokers
@@ -85,7 +85,6 @@ fn every_form_of_message_is_read() {
     let reader = Reader::of(&kafka, &topic, "");
     let summary = reader.run();
     assert_eq!((number(&summary, &["records", "api"]), number(&summary, &["rejects"])), (expected, 0), "{summary}");
-    assert_eq!(table(&reader.folder.path().join("out"), "api_calls").len() as u64, expected);
 }
 
 #[test]

@@ -144,11 +144,13 @@ impl Kafka {
 }
 
 /// moto, which stands for EC2, Lambda and STS.
+#[cfg(feature = "collect")]
 pub fn moto() -> Option<String> {
     setting("MOTO_ENDPOINT")
 }
 
 /// The Python of the venv that `tests/services/services install` made.
+#[cfg(feature = "collect")]
 pub fn python() -> PathBuf {
     let target = std::env::var("CARGO_TARGET_DIR").map_or_else(|_| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
     target.join("venv/bin/python")

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::DataType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -46,6 +47,11 @@ pub fn parquet_files(folder: &Path) -> Vec<PathBuf> {
 fn batch_rows(batch: &RecordBatch) -> Vec<Row> {
     let mut rows = vec![Row::new(); batch.num_rows()];
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        // Times of a named zone would need the whole zone database to be shown; ours are UTC.
+        let column = match column.data_type() {
+            DataType::Timestamp(unit, Some(_)) => &arrow::compute::cast(column, &DataType::Timestamp(*unit, None)).unwrap(),
+            _ => column,
+        };
         let options = FormatOptions::default();
         let formatter = ArrayFormatter::try_new(column, &options).unwrap();
         for (index, row) in rows.iter_mut().enumerate() {
