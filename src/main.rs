@@ -20,6 +20,7 @@ mod replay;
 mod run;
 mod setup;
 mod summary;
+mod wrap;
 
 use clap::Parser as _;
 use cli::{Cli, Command, Failure};

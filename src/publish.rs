@@ -15,7 +15,7 @@ use flowtrail_sink::{Table, TableFile};
 use crate::judging::Attribution;
 use crate::lane::{Ended, Kept, Known, UnitRecord};
 use crate::reader::UnitReport;
-use crate::summary::Findings;
+use crate::summary::{Findings, Loudest};
 
 /// Compares what stands with what was published: rows for what is new, changed or gone. Updates `kept`.
 ///
@@ -69,6 +69,29 @@ pub fn count(kept: &BTreeMap<String, Kept>) -> Findings {
         } += 1;
     }
     counts
+}
+
+/// How many findings the summary names.
+const LOUDEST: usize = 10;
+
+/// Of the findings that stand and are medium or more, the gravest and then the latest ones; what a suppression mutes is left out.
+#[must_use]
+pub fn loudest(kept: &BTreeMap<String, Kept>) -> Vec<Loudest> {
+    let mut loud: Vec<&Finding> = kept
+        .values()
+        .filter(|k| !k.withdrawn && k.finding.severity >= Severity::Medium && k.finding.suppressed_by.is_none())
+        .map(|k| &k.finding)
+        .collect();
+    loud.sort_by(|a, b| (b.severity, b.first_seen, &b.finding_id).cmp(&(a.severity, a.first_seen, &a.finding_id)));
+    loud.into_iter()
+        .take(LOUDEST)
+        .map(|f| Loudest {
+            severity: f.severity.as_str(),
+            first_seen: f.first_seen,
+            title: f.title.clone(),
+            finding_id: f.finding_id.clone(),
+        })
+        .collect()
 }
 
 /// Rows of one commit, by table.

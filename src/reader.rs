@@ -3,6 +3,7 @@
 //! A pure function of the unit's bytes, its key and the settings: no clock, no shared table. What it cannot read of a
 //! unit becomes rejects or a reason; nothing here fails for bad input.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
@@ -125,18 +126,52 @@ impl Reader {
         self.summer.flush()
     }
 
-    /// What kind of thing the bytes are, without reading them through.
-    pub fn kind_of(&mut self, raw: &[u8]) -> Kind {
-        if !is_gzip(raw) {
-            return sniff(raw, self.settings.format.as_ref());
-        }
+    /// True for flow logs, in whatever envelope; nothing is read through.
+    pub fn is_flow_log(&mut self, raw: &[u8]) -> bool {
         let mut content = std::mem::take(&mut self.content);
-        let kind = match self.inflater.inflate(raw, &mut content, self.settings.limits) {
-            Ok(_) => sniff(&content, self.settings.format.as_ref()),
-            Err(_) => Kind::Unknown,
+        let is = match is_gzip(raw) {
+            false => self.peeled(raw, 0).is_some_and(|(kind, _)| is_flow_log(kind)),
+            true => match self.inflater.inflate(raw, &mut content, self.settings.limits) {
+                Ok(_) => self.peeled(&content, 0).is_some_and(|(kind, _)| is_flow_log(kind)),
+                // Nothing else comes in that size.
+                Err(error) => matches!(error, InflateError::OverWhole(_)),
+            },
         };
         self.content = content;
-        kind
+        is
+    }
+
+    /// The kind of a text, and the text without what it is wrapped in.
+    fn peeled<'t>(&self, text: &'t [u8], depth: u8) -> Option<(Kind, Cow<'t, [u8]>)> {
+        match sniff(text, self.settings.format.as_ref()) {
+            Kind::Wrapped if depth < 3 => {
+                let inner = flow::envelope::peel(text, self.settings.limits).ok()?;
+                self.peeled(&inner, depth + 1).map(|(kind, text)| (kind, Cow::Owned(text.into_owned())))
+            }
+            kind => Some((kind, Cow::Borrowed(text))),
+        }
+    }
+
+    /// Hands out the CloudTrail events of a unit once more, in their order; of anything else nothing.
+    pub fn calls(&mut self, raw: &[u8], on: &mut dyn FnMut(&ApiCall<'_>)) {
+        let mut content = std::mem::take(&mut self.content);
+        let text: &[u8] = if is_gzip(raw) {
+            match self.inflater.inflate(raw, &mut content, self.settings.limits) {
+                // What came before a break was counted, too.
+                Ok(_) => &content,
+                Err(_) => &[],
+            }
+        } else {
+            raw
+        };
+        if let Some((Kind::CloudTrail, text)) = self.peeled(text, 0) {
+            cloudtrail::read(&text, &mut |item| {
+                if let Item::Call(call) = item {
+                    on(call);
+                }
+            });
+        }
+        self.content = content;
     }
 
     /// Reads one unit and adds it to the table.
@@ -393,6 +428,10 @@ fn add_call(
         report.facts.push(flowtrail_enrich::management_fact(account, region, hour));
     }
     report.facts.extend(flowtrail_enrich::facts_of_call(call));
+}
+
+fn is_flow_log(kind: Kind) -> bool {
+    matches!(kind, Kind::FlowText | Kind::FlowParquet | Kind::FlowEnvelope)
 }
 
 fn keep_reject(rejects: &mut Vec<Reject>, counted: &mut u64, reject: Reject) {

@@ -15,8 +15,10 @@ use dashmap::{DashMap, Entry};
 use flowtrail_detect::{Block, Facts};
 use flowtrail_enrich::Timelines;
 use flowtrail_ingest::{Day, EventTime, Hour, UnitId};
+use flowtrail_sink::TableFile;
 use flowtrail_sink::tables::findings::{FindingRow, finding_json};
 
+use crate::flows::FlowsTable;
 use crate::input::{Announced, Inputs};
 use crate::judging::{Bench, Judge, Said};
 use crate::lane::{Changes, DayBlocks, Ended, Judged, Lane, Learned};
@@ -55,6 +57,10 @@ struct Flush {
     blocks: Vec<Block>,
     reports: Vec<UnitReport>,
     duplicates: u64,
+    /// Files of the `flows` table: rows of these units and of no other.
+    files: Vec<TableFile>,
+    /// What no input should bring about: ends the call.
+    failed: Option<anyhow::Error>,
 }
 
 impl Replay {
@@ -81,6 +87,7 @@ impl Replay {
         let told: Vec<FindingRow> = rows.findings.clone();
         self.commit(&mut lane, rows, said.is_some())?;
         summary.findings = publish::count(&lane.known.findings);
+        summary.loudest = publish::loudest(&lane.known.findings);
         self.tell(&told)?;
         Ok(summary)
     }
@@ -94,32 +101,64 @@ impl Replay {
         }
         let claimed = Claims::new(lane);
         let progress = Progress::new(&listed.objects);
+        let mut changed = false;
+        let all: Vec<usize> = (0..listed.objects.len()).collect();
+        let pass = Pass {
+            settings: &self.read,
+            objects: &listed.objects,
+            inputs: &self.inputs,
+            claimed: &claimed,
+            progress: &progress,
+            threads: self.threads,
+            flows: None,
+        };
+        let outcome = if self.read.cells {
+            // The flows table bears names: all that tells of them is read before the first flow record.
+            let flow_logs = Mutex::new(Vec::new());
+            self.read_pass(&pass, &all, Some(&flow_logs), lane, summary, rows, &mut changed).and_then(|()| {
+                let mut flow_logs = flow_logs.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+                flow_logs.sort_unstable();
+                let timelines = Timelines::build(&lane.known.facts);
+                let table = FlowsTable { timelines: &timelines, book: &self.setup.book, from: self.read.from, to: self.read.to };
+                self.read_pass(&Pass { flows: Some(&table), ..pass }, &flow_logs, None, lane, summary, rows, &mut changed)
+            })
+        } else {
+            self.read_pass(&pass, &all, None, lane, summary, rows, &mut changed)
+        };
+        progress.finish();
+        outcome?;
+        Ok(changed)
+    }
+
+    /// Reads the objects that `which` names; with `later`, flow logs are put there instead.
+    #[allow(clippy::too_many_arguments)]
+    fn read_pass(
+        &self,
+        pass: &Pass<'_>,
+        which: &[usize],
+        later: Option<&Mutex<Vec<usize>>>,
+        lane: &mut Lane,
+        summary: &mut Summary,
+        rows: &mut Rows,
+        changed: &mut bool,
+    ) -> Result<()> {
         let (sender, receiver) = crossbeam_channel::bounded::<Flush>(self.threads * 2);
         let next = AtomicUsize::new(0);
         let stop = AtomicBool::new(false);
-        let threads = self.threads.clamp(1, listed.objects.len().max(1));
-        let flows = crate::flows::FlowsTable::of(&self.setup, lane)?;
-        let mut changed = false;
-        let outcome = std::thread::scope(|scope| -> Result<()> {
-            for thread in 0..threads {
-                let (sender, claimed, next, stop, objects, inputs, progress) =
-                    (sender.clone(), &claimed, &next, &stop, &listed.objects, &self.inputs, &progress);
-                let settings = self.read.clone();
-                let flows = flows.as_ref();
-                scope.spawn(move || read_units(thread, settings, objects, inputs, claimed, next, stop, &sender, progress, flows));
+        std::thread::scope(|scope| -> Result<()> {
+            for thread in 0..pass.threads.clamp(1, which.len().max(1)) {
+                let (sender, next, stop) = (sender.clone(), &next, &stop);
+                scope.spawn(move || read_units(thread, pass, which, later, next, stop, &sender));
             }
             drop(sender);
-            let collected = self.collect(lane, &receiver, summary, rows, &mut changed);
+            let collected = self.collect(lane, &receiver, summary, rows, changed);
             if collected.is_err() {
                 stop.store(true, Ordering::Relaxed);
                 // Readers may wait for room in the queue: let them end.
                 while receiver.recv().is_ok() {}
             }
             collected
-        });
-        progress.finish();
-        outcome?;
-        Ok(changed)
+        })
     }
 
     /// Takes flushes, and commits them as whole sets of units.
@@ -128,6 +167,10 @@ impl Replay {
         let mut waiting_bytes = 0;
         let mut last = Instant::now();
         while let Ok(flush) = receiver.recv() {
+            if let Some(error) = flush.failed {
+                return Err(error);
+            }
+            waiting.files.extend(lane.stage(&flush.files)?);
             summary.units.duplicate += flush.duplicates;
             waiting_bytes += flush.blocks.iter().map(|b| b.bytes.len()).sum::<usize>();
             *changed |= !flush.blocks.is_empty();
@@ -292,58 +335,108 @@ impl Claims {
     }
 }
 
-#[allow(clippy::too_many_arguments)]
+/// What the reader threads of one pass share.
+#[derive(Copy, Clone)]
+struct Pass<'a> {
+    settings: &'a ReadSettings,
+    objects: &'a [Announced],
+    inputs: &'a Inputs,
+    claimed: &'a Claims,
+    progress: &'a Progress,
+    threads: usize,
+    /// The flows table, if it is wanted and this pass is the one of flow logs.
+    flows: Option<&'a FlowsTable<'a>>,
+}
+
 fn read_units(
     thread: usize,
-    settings: ReadSettings,
-    objects: &[Announced],
-    inputs: &Inputs,
-    claimed: &Claims,
+    pass: &Pass<'_>,
+    which: &[usize],
+    later: Option<&Mutex<Vec<usize>>>,
     next: &AtomicUsize,
     stop: &AtomicBool,
     sender: &Sender<Flush>,
-    progress: &Progress,
-    flows: Option<&crate::flows::FlowsTable>,
 ) {
-    let mut reader = Reader::new(settings, crate::setup::random_seed() ^ thread as u64);
+    let mut reader = Reader::new(pass.settings.clone(), crate::setup::random_seed() ^ thread as u64);
+    let mut flows = pass.flows.map(FlowsTable::writer);
     let mut flush = Flush::default();
     let mut last = Instant::now();
     while !stop.load(Ordering::Relaxed) {
-        let Some(object) = objects.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-        let by_key = UnitId::of_key(&object.meta.key);
-        let claim = by_key.map(|id| claimed.claim(id, object.size));
-        let report = match claim {
-            Some(Claim::Known) => None,
-            Some(Claim::OtherLength(known)) => Some(other_length(by_key.unwrap_or_default(), object, known)),
-            Some(Claim::Mine) | None => match inputs.fetch(object) {
-                Err(error) => Some(UnitReport::unreadable(by_key.unwrap_or_default(), &object.meta, error.to_string())),
-                Ok(bytes) => {
-                    let id = by_key.unwrap_or_else(|| UnitId::of_bytes(&bytes));
-                    if by_key.is_none() && !matches!(claimed.claim(id, bytes.len() as u64), Claim::Mine) {
-                        None
-                    } else {
-                        let mut on_rows = flows.map(|f| f.writer(id));
-                        Some(reader.read(id, &object.meta, &bytes, on_rows.as_mut().map(|w| w as &mut crate::reader::OnRows<'_>)))
-                    }
+        let Some(at) = which.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+        let Some(object) = pass.objects.get(*at) else { continue };
+        let mut fetched = None;
+        if let Some(later) = later {
+            let is_flow_log = match object.meta.facts.service.as_deref() {
+                Some(service) => service == "vpcflowlogs",
+                None => {
+                    let bytes = fetched.insert(pass.inputs.fetch(object));
+                    bytes.as_ref().is_ok_and(|bytes| reader.is_flow_log(bytes))
                 }
-            },
-        };
-        progress.unit(object.size, report.as_ref().map_or(0, |r| r.record.records));
+            };
+            if is_flow_log {
+                later.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(*at);
+                continue;
+            }
+        }
+        let report = read_unit(pass, &mut reader, flows.as_mut(), object, fetched);
+        pass.progress.unit(object.size, report.as_ref().map_or(0, |r| r.record.records));
         match report {
             None => flush.duplicates += 1,
             Some(report) => flush.reports.push(report),
         }
-        if reader.is_full() || last.elapsed() >= COMMIT_EVERY {
-            flush.blocks = reader.flush();
+        if reader.is_full() || last.elapsed() >= COMMIT_EVERY || flows.as_ref().is_some_and(crate::flows::ThreadFlows::is_full) {
+            end_flush(&mut flush, &mut reader, flows.as_mut());
             last = Instant::now();
             if sender.send(std::mem::take(&mut flush)).is_err() {
                 return;
             }
         }
     }
-    flush.blocks = reader.flush();
+    end_flush(&mut flush, &mut reader, flows.as_mut());
     // The receiver is gone only when the call has failed and says why itself.
     let _ = sender.send(flush);
+}
+
+fn end_flush(flush: &mut Flush, reader: &mut Reader, flows: Option<&mut crate::flows::ThreadFlows<'_>>) {
+    flush.blocks = reader.flush();
+    match flows.map(crate::flows::ThreadFlows::take) {
+        None => {}
+        Some(Ok(files)) => flush.files = files,
+        Some(Err(error)) => flush.failed = Some(error),
+    }
+}
+
+/// Reads one unit; `None` when it is known already.
+fn read_unit(
+    pass: &Pass<'_>,
+    reader: &mut Reader,
+    flows: Option<&mut crate::flows::ThreadFlows<'_>>,
+    object: &Announced,
+    fetched: Option<Result<Vec<u8>>>,
+) -> Option<UnitReport> {
+    let by_key = UnitId::of_key(&object.meta.key);
+    if let Some(id) = by_key {
+        match pass.claimed.claim(id, object.size) {
+            Claim::Known => return None,
+            Claim::OtherLength(known) => return Some(other_length(id, object, known)),
+            Claim::Mine => {}
+        }
+    }
+    let bytes = match fetched.unwrap_or_else(|| pass.inputs.fetch(object)) {
+        Ok(bytes) => bytes,
+        Err(error) => return Some(UnitReport::unreadable(by_key.unwrap_or_default(), &object.meta, error.to_string())),
+    };
+    let id = by_key.unwrap_or_else(|| UnitId::of_bytes(&bytes));
+    if by_key.is_none() && !matches!(pass.claimed.claim(id, bytes.len() as u64), Claim::Mine) {
+        return None;
+    }
+    Some(match flows {
+        None => reader.read(id, &object.meta, &bytes, None),
+        Some(flows) => {
+            flows.begin(&object.meta, pass.settings.now);
+            reader.read(id, &object.meta, &bytes, Some(&mut |meta: &_, rows: flowtrail_ingest::flow::FlowRows<'_>| flows.push(meta, rows)))
+        }
+    })
 }
 
 fn other_length(id: UnitId, object: &Announced, known: u64) -> UnitReport {

@@ -628,16 +628,12 @@ impl Run {
 
     /// Ends the sealed days before `day`: the fleet's tables take them in, their findings stand.
     fn close_days(&self, live: &mut Live, day: Day) -> Result<()> {
-        let Some(mut open) = live.sealed_days.pop_first() else { return Ok(()) };
-        if open >= day {
-            live.sealed_days.insert(open);
-            return Ok(());
-        }
+        let Some(mut open) = live.sealed_days.first().copied().filter(|open| *open < day) else { return Ok(()) };
         self.revise(live);
         while open < day {
             live.judge.close_day(open);
-            open = open.next();
             live.sealed_days.remove(&open);
+            open = open.next();
         }
         for incidents in live.judge.incidents.values_mut() {
             incidents.forget_before(day);
@@ -764,6 +760,7 @@ impl Run {
             live.summary.learning.insert(one.detector.clone(), learning);
         }
         live.summary.findings = publish::count(&live.lane.known.findings);
+        live.summary.loudest = publish::loudest(&live.lane.known.findings);
         live.summary.records.api = live.said.api;
         live.summary.records.api_duplicate = live.said.api_duplicate;
         let [exact, candidates, other, unheld, unknown] = live.said.attribution_new;

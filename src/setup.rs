@@ -109,6 +109,9 @@ fn book(config: &Config, lists: &[String], hash: &mut XxHash3_128) -> Result<Add
     for (name, file, category) in named {
         let report = builder.list(&name, category.as_deref(), &read(&file, "the list")?);
         hash.write(format!("{name}={category:?} {}\n", report.version).as_bytes());
+        if report.entries == 0 {
+            eprintln!("list {name}: {} holds no address or range: nothing will be found with it", file.display());
+        }
         if report.bad > 0 {
             let first = report.samples.first().map(|b| format!("; line {}: {}", b.line, b.reason)).unwrap_or_default();
             eprintln!("list {name}: {} of {} lines are left out{first}", report.bad, report.entries + report.bad);

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use flowtrail_ingest::escaped;
+use flowtrail_ingest::{EventTime, escaped};
 use serde::Serialize;
+
+use crate::wrap::wrap;
 
 /// Everything that is said at the end. Units, records and rejects are of this call; findings and learning as they stand.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -35,6 +37,9 @@ pub struct Summary {
     pub unrecognised: Vec<String>,
     /// Units set aside.
     pub quarantined: Vec<Quarantined>,
+    /// The gravest findings that stand, for the table.
+    #[serde(skip)]
+    pub loudest: Vec<Loudest>,
     /// Of this process.
     pub cpu_seconds: f64,
     /// Since the command began.
@@ -56,6 +61,14 @@ pub struct Units {
     pub quarantined: u64,
     /// By rule, or not recognised.
     pub ignored: u64,
+}
+
+impl Units {
+    /// All of this call.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.applied + self.duplicate + self.late + self.quarantined + self.ignored
+    }
 }
 
 /// See [`Summary::records`].
@@ -133,6 +146,19 @@ pub struct Quarantined {
     pub reason: String,
 }
 
+/// See [`Summary::loudest`].
+#[derive(Clone, Debug, Default)]
+pub struct Loudest {
+    /// `medium`, `high` or `critical`.
+    pub severity: &'static str,
+    /// First record that speaks for it.
+    pub first_seen: EventTime,
+    /// One line; hostile.
+    pub title: String,
+    /// Whole id.
+    pub finding_id: String,
+}
+
 impl Summary {
     /// Fills in what the process used.
     pub fn measure(&mut self, wall_seconds: f64) {
@@ -189,6 +215,19 @@ impl Summary {
             };
             let _ = writeln!(out, "  {detector:<20} {state}");
         }
+        if !self.loudest.is_empty() {
+            let loud = f.critical + f.high + f.medium;
+            let shown = self.loudest.len() as u64;
+            let title = if loud > shown { format!("the {shown} gravest and latest of {}", grouped(loud)) } else { "the gravest".to_owned() };
+            let _ = writeln!(out, "{title}");
+            for one in &self.loudest {
+                let time: String = one.first_seen.to_string().chars().take(16).collect();
+                let id: String = one.finding_id.chars().take(12).collect();
+                let head = format!("  {:<8} {time} {id} ", one.severity);
+                wrap(&mut out, &head, &" ".repeat(head.len()), &one.title);
+            }
+            let _ = writeln!(out, "  all of one: flowtrail explain ID --out DIR");
+        }
         let few = |out: &mut String, title: &str, items: Vec<String>| {
             if items.is_empty() {
                 return;
@@ -243,5 +282,16 @@ mod tests {
         summary.learning.insert("new_peer".to_owned(), Learning { entities: 212, ready: 0, day: 1, of: 14 });
         assert!(summary.table().contains("learning, day 1 of 14, 212 entities"), "{}", summary.table());
         assert_eq!(grouped(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn the_table_names_the_loudest_findings() {
+        let title = format!("\u{1b}[31m{} scanned 29 ports of 10.0.0.1", "vpc-1/sg-2 ".repeat(9));
+        let one = Loudest { severity: "high", first_seen: EventTime(1_768_995_623), title, finding_id: "12daeb04".repeat(4) };
+        let summary = Summary { findings: Findings { high: 1, ..Findings::default() }, loudest: vec![one], ..Summary::default() };
+        let table = summary.table();
+        assert!(table.contains("  high     2026-01-21T11:40 12daeb0412da \\u{1b}[31mvpc-1/sg-2"), "{table}");
+        assert!(table.lines().all(|l| l.chars().count() <= crate::wrap::WIDTH) && !table.contains('\u{1b}'), "{table}");
+        assert!(!summary.json().contains("loudest"));
     }
 }

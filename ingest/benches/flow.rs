@@ -7,15 +7,22 @@
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
+use bytes::Bytes;
 use criterion::{Criterion, Throughput};
 use flowtrail_ingest::EventTime;
+use flowtrail_ingest::flow::FlowRows;
 use flowtrail_ingest::flow::batch::{FlowBatch, Names};
-use flowtrail_ingest::flow::layout::{DEFAULT_FORMAT, Layout};
+use flowtrail_ingest::flow::layout::{Column, DEFAULT_FORMAT, Layout, Type};
+use flowtrail_ingest::flow::parquet::parse_parquet;
 use flowtrail_ingest::flow::plain::Ask;
 use flowtrail_ingest::flow::text::TextReader;
 use flowtrail_ingest::inflate::{Inflater, Limits};
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
 
 /// 29 columns, as in the AWS user guide's example of a custom format.
 const CUSTOM: &str = "version srcaddr dstaddr srcport dstport protocol start end type packets bytes account-id vpc-id subnet-id instance-id interface-id \
@@ -170,12 +177,59 @@ fn ratio(name: &str, data: &Data) {
     );
 }
 
+/// One object's text as Parquet, as AWS writes it: typed columns, dictionaries, snappy.
+fn as_parquet(text: &str) -> Bytes {
+    let mut lines = text.lines();
+    let layout = Layout::compile(lines.next().unwrap()).unwrap();
+    let cells: Vec<Vec<&str>> = lines.map(|l| l.split(' ').collect()).collect();
+    let column = |(at, column): (usize, &Column)| {
+        let cells = cells.iter().map(|line| line[at]);
+        let array: ArrayRef = match column.field().map(|f| f.ty) {
+            Some(Type::Int32) => Arc::new(cells.map(|c| c.parse().ok()).collect::<Int32Array>()),
+            Some(Type::Int64) => Arc::new(cells.map(|c| c.parse().ok()).collect::<Int64Array>()),
+            _ => Arc::new(cells.map(Some).collect::<StringArray>()),
+        };
+        (column.table_name().to_owned(), array, true)
+    };
+    let records = RecordBatch::try_from_iter_with_nullable(layout.columns().iter().enumerate().map(column)).unwrap();
+    let properties = WriterProperties::builder().set_compression(parquet::basic::Compression::SNAPPY).build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), records.schema(), Some(properties)).unwrap();
+    writer.write(&records).unwrap();
+    writer.into_inner().unwrap().into()
+}
+
+/// The time of reading the same records from Parquet.
+fn parquet_time(name: &str, data: &Data) {
+    let (mut inflater, mut text, mut names, mut batch) = (Inflater::default(), Vec::new(), Names::default(), FlowBatch::default());
+    let (mut reading, mut records, mut bytes) = (Duration::ZERO, 0, 0);
+    for object in data.objects.iter().take(5) {
+        inflater.inflate(object, &mut text, Limits::default()).unwrap();
+        let object = as_parquet(std::str::from_utf8(&text).unwrap());
+        bytes += object.len();
+        let (mut best, mut seen) = (Duration::MAX, 0);
+        for _ in 0..9 {
+            let began = Instant::now();
+            seen = 0;
+            let on_batch = &mut |rows: FlowRows<'_>| seen += rows.batch.rows();
+            let on_reject = &mut |reject| panic!("{reject:?}");
+            parse_parquet(object.clone(), Ask::hot(EventTime::MAX), &mut names, &mut batch, on_batch, on_reject).unwrap();
+            best = best.min(began.elapsed());
+        }
+        records += seen;
+        reading += best;
+    }
+    let per = records as f64;
+    println!("{name} in Parquet: {:.1} bytes a record; reads in {:.1} ns", bytes as f64 / per, reading.as_secs_f64() * 1e9 / per);
+}
+
 fn main() {
     let records = std::env::var("FLOW_RECORDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
     let default = generate(records, false);
     let custom = generate(records / 3, true);
     ratio("version 2", &default);
     ratio("29 columns", &custom);
+    parquet_time("version 2", &default);
+    parquet_time("29 columns", &custom);
     if std::env::var_os("FLOW_RATIO_ONLY").is_some() {
         return;
     }

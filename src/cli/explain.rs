@@ -16,8 +16,7 @@ use serde_json::{Map, Value};
 use super::{EntityArgs, ExplainArgs, Failure};
 use crate::config::AwsConfig;
 use crate::input::Inputs;
-
-const WIDTH: usize = 100;
+use crate::wrap::wrap;
 
 fn open(out: &str) -> Result<Arc<dyn Store>, Failure> {
     if !out.contains("://") && !std::path::Path::new(out).is_dir() {
@@ -58,10 +57,13 @@ fn findings(store: &dyn Store) -> Result<BTreeMap<String, FindingRow>, Failure> 
 /// # Errors
 /// See [`Failure`].
 pub fn explain(args: &ExplainArgs) -> Result<i32, Failure> {
+    if args.finding_id.trim().is_empty() {
+        return Err(Failure::Usage("the FINDING_ID is empty: give it, or its beginning".to_owned()));
+    }
     let store = open(&args.out)?;
     let all = findings(store.as_ref())?;
     let wanted = args.finding_id.trim().to_ascii_lowercase();
-    let hits: Vec<&FindingRow> = all.values().filter(|r| !wanted.is_empty() && r.finding.finding_id.starts_with(&wanted)).collect();
+    let hits: Vec<&FindingRow> = all.values().filter(|r| r.finding.finding_id.starts_with(&wanted)).collect();
     let row = match hits.as_slice() {
         [row] => *row,
         [] => {
@@ -114,7 +116,7 @@ fn finding_text(row: &FindingRow) -> String {
         field(&mut out, "ATT&CK", &format!("{} {}", f.tactics.join(" "), f.techniques.join(" ")));
     }
     out.push('\n');
-    para(&mut out, "", &f.explanation);
+    paras(&mut out, "", &f.explanation);
     if !f.evidence_terms.is_empty() {
         out.push_str("\nwhy\n");
         for term in &f.evidence_terms {
@@ -122,7 +124,7 @@ fn finding_text(row: &FindingRow) -> String {
         }
     }
     out.push_str("\nnext steps\n");
-    para(&mut out, "  ", &f.next_steps);
+    paras(&mut out, "  ", &f.next_steps);
     out.push_str("\nevidence\n");
     for e in &f.evidence {
         let event = e.event_id.as_deref().map(|id| format!(", event {id}")).unwrap_or_default();
@@ -201,8 +203,11 @@ fn event(bytes: &[u8], event_id: &str) -> Option<Vec<u8>> {
 /// # Errors
 /// See [`Failure`].
 pub fn entity(args: &EntityArgs) -> Result<i32, Failure> {
-    let store = open(&args.out)?;
     let name = args.name.trim();
+    if name.is_empty() {
+        return Err(Failure::Usage("the NAME is empty: give an ARN, function name, interface, address or principal".to_owned()));
+    }
+    let store = open(&args.out)?;
     let mut out = String::new();
     let owners = latest_owners(rows(store.as_ref(), Table::EniOwners)?);
     let text = |row: &Map<String, Value>, column: &str| row.get(column).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -345,48 +350,9 @@ fn para(out: &mut String, indent: &str, text: &str) {
     wrap(out, indent, indent, text);
 }
 
-/// Wraps at [`WIDTH`] columns; words longer than a line are cut.
-fn wrap(out: &mut String, first: &str, rest: &str, text: &str) {
-    let text = escaped(text.as_bytes()).replace("\\n", " ");
-    let mut line = first.to_owned();
-    let mut empty = true;
-    for word in text.split(' ') {
-        let mut word: Vec<char> = word.chars().collect();
-        loop {
-            let used = line.chars().count();
-            let space = usize::from(!empty);
-            if used + space + word.len() <= WIDTH {
-                if !empty {
-                    line.push(' ');
-                }
-                line.extend(&word);
-                empty = false;
-                break;
-            }
-            if empty {
-                let room = WIDTH.saturating_sub(used).max(1);
-                line.extend(word.drain(..room.min(word.len())));
-            }
-            out.push_str(line.trim_end());
-            out.push('\n');
-            rest.clone_into(&mut line);
-            empty = true;
-        }
-    }
-    out.push_str(line.trim_end());
-    out.push('\n');
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_is_wrapped_and_harmless() {
-        let mut out = String::new();
-        wrap(&mut out, "name         ", "    ", &format!("{} \u{1b}[31m {}", "word ".repeat(40), "x".repeat(250)));
-        assert!(out.lines().all(|l| l.chars().count() <= WIDTH), "{out}");
-        assert!(!out.contains('\u{1b}') && out.contains("\\u{1b}"));
-        assert_eq!(out.matches('x').count(), 250);
+/// A text of several lines: each is wrapped by itself. Names in it were escaped line by line when it was made.
+fn paras(out: &mut String, indent: &str, text: &str) {
+    for line in text.lines() {
+        para(out, indent, line);
     }
 }

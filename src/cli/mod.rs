@@ -138,13 +138,13 @@ pub struct GenerateArgs {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Accounts
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub accounts: u32,
     /// Functions over all accounts
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub functions: u32,
     /// Days
-    #[arg(long, default_value_t = 21)]
+    #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u32).range(1..=3_660))]
     pub days: u32,
     /// First moment
     #[arg(long, value_parser = time, default_value = "2026-01-05T00:00:00Z", value_name = "TIME")]

@@ -25,6 +25,15 @@ pub fn run(args: &ReplayArgs) -> Result<i32, Failure> {
     if let Some(folder) = config.rules.folders.first() {
         return Err(Failure::Usage(format!("Sigma rules are not evaluated yet ({}): leave --rules and [rules] out", folder.display())));
     }
+    // Told now rather than after an hour of reading.
+    if !args.out.contains("://") && std::path::Path::new(&args.out).is_file() {
+        return Err(Failure::Usage(format!("--out {}: this is a file; give a folder", args.out)));
+    }
+    if let Some(file) = args.json_findings.as_deref().filter(|file| *file != "-")
+        && let Some(folder) = std::path::Path::new(file).parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())
+    {
+        return Err(Failure::Usage(format!("--json-findings {file}: there is no folder {}", folder.display())));
+    }
     let seen_at = now();
     let setup = Setup::open(&config, Some(&args.out), &args.list, &args.tables)?;
     let inputs = Inputs::open(&args.inputs, &config.aws)?;
@@ -50,6 +59,9 @@ pub fn run(args: &ReplayArgs) -> Result<i32, Failure> {
         (false, true) => eprint!("{}", summary.table()),
         (false, false) => {
             print!("{}", summary.table());
+            if summary.units.total() == 0 {
+                println!("{:<12} no file: nothing lies in {}", "nothing read", args.inputs.join(", "));
+            }
             println!("{:<12} {}", "tables", args.out);
         }
     }

@@ -250,3 +250,113 @@ pub fn peel(content: &[u8], limits: Limits) -> Result<Vec<u8>, PeelError> {
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::sniff::{Kind, sniff};
+    use crate::time::EventTime;
+
+    const A: &str = "2 123456789010 eni-a 172.31.16.139 172.31.16.21 20641 22 6 20 4249 1418530010 1418530070 ACCEPT OK";
+    const B: &str = "2 123456789010 eni-b - - - - - - - 1431280876 1431280934 - NODATA";
+
+    /// Positions and interfaces of the records, then positions and reasons of the rejects.
+    #[track_caller]
+    fn check(content: &str, format: Option<&str>, wanted: &str) -> Envelope {
+        let format = format.map(|f| Layout::compile(f).unwrap());
+        assert_eq!(sniff(content.as_bytes(), format.as_ref()), Kind::FlowEnvelope, "{content}");
+        let (mut names, mut batch, mut seen, mut rejects) = (Names::default(), FlowBatch::default(), Vec::new(), Vec::new());
+        let mut on_batch = |rows: FlowRows<'_>| {
+            for row in 0..rows.batch.rows() {
+                let interface = rows.names.interfaces.get(rows.batch.interface[row] as usize);
+                seen.push(format!("{} {}", rows.batch.line[row], interface.map_or("-", |i| i)));
+            }
+        };
+        let mut on_reject = |reject: Reject| rejects.push(format!("{} {}", reject.position.0, reject.reason));
+        let ask = Ask::hot(EventTime::MAX);
+        let envelope = parse_envelope(content.as_bytes(), format.as_ref(), ask, &mut names, &mut batch, &mut on_batch, &mut on_reject);
+        seen.extend(rejects);
+        assert_eq!(seen.join(", "), wanted, "{content}");
+        envelope
+    }
+
+    fn data(messages: &[&str]) -> String {
+        let events: Vec<_> = messages.iter().map(|m| serde_json::json!({"id": "1", "timestamp": 1, "message": m})).collect();
+        serde_json::json!({"messageType": "DATA_MESSAGE", "owner": "1", "logEvents": events}).to_string()
+    }
+
+    #[test]
+    fn every_coat_a_record_comes_in() {
+        let control = r#"{"messageType":"CONTROL_MESSAGE","logEvents":[{"id":"","message":"CWL CONTROL MESSAGE: Checking health"}]}"#;
+        let done = check(
+            &format!("{control}{}\n{}", data(&[A, B]), data(&["2 eni-x", A])),
+            None,
+            "0 eni-a, 1 eni-b, 3 eni-a, 2 line has 2 fields, its header names 14",
+        );
+        assert_eq!(done, Envelope { events: 4, control: 1 });
+        check(&format!(r#"{{"message":"{A}\n"}}{{"message":"{B}"}}"#), None, "0 eni-a, 1 eni-b");
+        check(&format!(r#"[{{"message":"{A}"}},{{"message":"{B}"}}]"#), None, "0 eni-a, 1 eni-b");
+        check(&format!(r#"{{"schema":null,"payload":"{A}"}}"#), None, "0 eni-a");
+        check(&serde_json::to_string(&data(&[A])).unwrap(), None, "0 eni-a");
+        check(&format!("{A}{B}{A}\n{B}{A}"), None, "0 eni-a, 1 eni-b, 2 eni-a, 3 eni-b, 4 eni-a");
+        check(&data(&["10.0.0.1 eni-z"]), Some("srcaddr interface-id"), "0 eni-z");
+        check(&data(&[A, "6 TransitGateway 1 tgw-1"]), None, "0 eni-a, 1 line has 4 fields, its header names 36");
+    }
+
+    #[test]
+    fn what_comes_before_a_break_counts() {
+        let whole = format!("{}{}", data(&[A]), data(&[B, B]));
+        check(
+            &whole[..whole.len() - 20],
+            None,
+            &format!(
+                "0 eni-a, 1 envelope is broken at byte {}: EOF while parsing a string at line 1 column {}",
+                data(&[A]).len(),
+                whole.len() - 20
+            ),
+        );
+        check(
+            &format!(r#"{}{{"logEvents":[1,{{"message":2}}]}}"#, data(&[A])),
+            None,
+            "0 eni-a, 1 line has 1 fields, its header names 14, 2 line has 1 fields, its header names 14",
+        );
+    }
+
+    #[test]
+    fn wrapped_content_is_opened() {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(data(&[A]).as_bytes()).unwrap();
+        let text = base64::engine::general_purpose::STANDARD.encode(gzip.finish().unwrap());
+        let plain = base64::engine::general_purpose::STANDARD.encode(data(&[A]));
+        for wrapped in [
+            text.clone(),
+            text.trim_end_matches('=').to_owned(),
+            format!(r#"{{"awslogs":{{"data":"{text}"}}}}"#),
+            format!(r#"{{"requestId":"1","timestamp":1,"records":[{{"data":"{text}"}}]}}"#),
+            format!(r#"{{"requestId":"1","timestamp":1,"records":[{{"data":"{plain}"}}]}}"#),
+        ] {
+            assert_eq!(sniff(wrapped.as_bytes(), None), Kind::Wrapped, "{wrapped}");
+            let opened = peel(wrapped.as_bytes(), Limits::default()).unwrap();
+            assert_eq!(String::from_utf8(opened).unwrap(), data(&[A]) + "\n");
+        }
+        for broken in ["H4sI!", "H4sI", r#"{"awslogs":{"data":5}}"#, r#"{"awslogs":"#] {
+            assert!(peel(broken.as_bytes(), Limits::default()).is_err(), "{broken}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_survived(content: Vec<u8>, at: u16, byte: u8) {
+            let mut damaged = format!("{}{}", data(&[A, B]), data(&[A])).into_bytes();
+            let at = usize::from(at) % damaged.len();
+            damaged[at] = byte;
+            for content in [content, damaged] {
+                let (mut names, mut batch) = (Names::default(), FlowBatch::default());
+                parse_envelope(&content, None, Ask::all(EventTime::MAX), &mut names, &mut batch, &mut |_| {}, &mut |_| {});
+                let _ = peel(&content, Limits::default());
+            }
+        }
+    }
+}

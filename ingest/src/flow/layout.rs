@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::batch::marks;
+
 /// Type of a field in AWS's Parquet files, and in our `flows` table.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Type {
@@ -43,6 +45,15 @@ pub enum Hot {
 
 /// How many [`Hot`] fields there are.
 pub(crate) const HOT: usize = Hot::PktDst as usize + 1;
+
+/// Marks that stand for two columns or one having a value, with those columns.
+pub(crate) const THERE: [(u16, Hot, Hot); 5] = [
+    (marks::ADDRS, Hot::Src, Hot::Dst),
+    (marks::PORTS, Hot::SrcPort, Hot::DstPort),
+    (marks::PROTOCOL, Hot::Protocol, Hot::Protocol),
+    (marks::TCP_FLAGS, Hot::TcpFlags, Hot::TcpFlags),
+    (marks::TIMES, Hot::Start, Hot::End),
+];
 
 /// A documented field.
 #[derive(Debug, PartialEq, Eq)]

@@ -19,6 +19,8 @@ mod tests;
 use batch::{FlowBatch, Names};
 use layout::Layout;
 
+use crate::unit::Reject;
+
 /// One batch with all that is needed to read it; borrowed for the length of a call.
 #[derive(Copy, Clone)]
 pub struct FlowRows<'a> {
@@ -40,4 +42,12 @@ impl<'a> FlowRows<'a> {
         let value = range.and_then(|(from, to)| self.text.get(*from as usize..*to as usize)).unwrap_or_default();
         if value == b"-" { &[] } else { value }
     }
+}
+
+/// Where a reader's records and rejects go.
+pub(crate) struct Out<'a> {
+    pub names: &'a mut Names,
+    pub batch: &'a mut FlowBatch,
+    pub on_batch: &'a mut dyn FnMut(FlowRows<'_>),
+    pub on_reject: &'a mut dyn FnMut(Reject),
 }

@@ -4,10 +4,12 @@
 //! record. Integers may have any width (AWS's own documents disagree), and a missing value is null or `-`.
 
 use std::cell::Cell;
+use std::io::Write as _;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 
-use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, PrimitiveArray, RecordBatch};
 use arrow::datatypes::{DataType, Field as ArrowField, Int32Type, Int64Type, Schema, TimeUnit};
 use arrow::error::ArrowError;
 use bytes::Bytes;
@@ -15,11 +17,12 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
 
-use super::FlowRows;
-use super::batch::{BATCH_ROWS, FlowBatch, Names};
-use super::layout::{Hot, Layout, LayoutError, field};
+use super::batch::{ABSENT, BATCH_ROWS, FlowBatch, Names, marks};
+use super::layout::{HOT, Hot, Layout, LayoutError, THERE, field};
 use super::names::{Interner, NameIndex};
-use super::plain::{Ask, FlowLineError, Values};
+use super::plain::{self, Ask, FlowLineError, Row, SECONDS_MAX, Values};
+use super::{FlowRows, Out};
+use crate::ip::Ip;
 use crate::unit::Reject;
 
 /// Why a Parquet file gives no (more) records.
@@ -107,9 +110,11 @@ fn read(
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted.iter().copied());
     let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
 
-    let mut reading = Reading { layout, ask, index: NameIndex::default(), columns: Vec::new(), row: 0, text: Vec::new() };
+    let meanings = wanted.iter().map(|_| Meanings::default()).collect();
+    let mut reading = Reading { layout, ask, index: NameIndex::default(), row: 0, text: Vec::new(), meanings, scratch: Scratch::default() };
+    let mut out = Out { names, batch, on_batch, on_reject };
     for records in reader {
-        reading.records(&records?, names, batch, on_batch, on_reject);
+        reading.records(&records?, &mut out);
     }
     Ok(reading.layout)
 }
@@ -130,20 +135,56 @@ fn as_dictionary(field: &ArrowField) -> ArrowField {
     ArrowField::new(field.name(), ty, field.is_nullable())
 }
 
+/// A row of text longer than this is no record.
+const ROW_MAX: usize = 1 << 20;
+
+/// Values written out for a batch before it is handed on, in bytes.
+const TEXT_MAX: usize = 64 << 20;
+
 struct Reading {
     layout: Layout,
     ask: Ask,
     index: NameIndex,
-    columns: Vec<Column>,
     row: u64,
     text: Vec<u8>,
+    /// What the strings of each column's dictionary mean; kept while the dictionary is the same.
+    meanings: Vec<Meanings>,
+    scratch: Scratch,
 }
 
-/// One column of a record batch, ready to be asked for row after row.
+/// The hot columns of a record batch, by row.
+#[derive(Default)]
+struct Scratch {
+    /// Rows that the slow way has to read.
+    bad: Vec<bool>,
+    /// One bit for each hot column that has a value.
+    there: Vec<u32>,
+    /// For each hot column its values: numbers, addresses, marks of words, numbers of names; 0 where there is none.
+    values: [Vec<u64>; HOT],
+}
+
+/// What one string of a dictionary means to its column.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Meaning {
+    Unseen,
+    Absent,
+    /// An address, a number, the marks of a word, the number of a name.
+    Value(u64),
+    /// Something for the slow way.
+    Odd,
+}
+
+#[derive(Default)]
+struct Meanings {
+    dictionary: Option<ArrayRef>,
+    of: Vec<Meaning>,
+}
+
+/// One column of a record batch.
 enum Column {
-    Integers(ArrayRef),
+    Integers(PrimitiveArray<Int64Type>),
     Strings {
-        indices: ArrayRef,
+        keys: PrimitiveArray<Int32Type>,
         values: ArrayRef,
     },
     /// Lists, maps, decimals: not of AWS's making. Counted as absent.
@@ -154,7 +195,7 @@ impl Column {
     fn of(array: &ArrayRef) -> Self {
         match array.data_type() {
             DataType::Dictionary(_, _) => match array.as_any().downcast_ref::<DictionaryArray<Int32Type>>() {
-                Some(dictionary) => Self::Strings { indices: Arc::new(dictionary.keys().clone()), values: dictionary.values().clone() },
+                Some(dictionary) => Self::Strings { keys: dictionary.keys().clone(), values: dictionary.values().clone() },
                 None => Self::Other,
             },
             DataType::Timestamp(unit, _) => {
@@ -164,97 +205,286 @@ impl Column {
                     TimeUnit::Microsecond => 1_000_000,
                     TimeUnit::Nanosecond => 1_000_000_000,
                 };
-                match arrow::compute::cast(array, &DataType::Int64) {
-                    Ok(times) => Self::Integers(Arc::new(times.as_primitive::<Int64Type>().unary::<_, Int64Type>(|t| t.div_euclid(ticks)))),
-                    Err(_) => Self::Other,
-                }
+                let times = arrow::compute::cast(array, &DataType::Int64);
+                times.map_or(Self::Other, |t| Self::Integers(t.as_primitive::<Int64Type>().unary(|t| t.div_euclid(ticks))))
             }
-            ty if ty.is_integer() => arrow::compute::cast(array, &DataType::Int64).map_or(Self::Other, Self::Integers),
+            ty if ty.is_integer() => {
+                let integers = arrow::compute::cast(array, &DataType::Int64);
+                integers.map_or(Self::Other, |i| Self::Integers(i.as_primitive::<Int64Type>().clone()))
+            }
             _ => Self::Other,
         }
     }
 
-    /// The value's text, `None` where it is null.
+    /// The value's text; `None` where it is absent.
     fn bytes<'a>(&'a self, row: usize, number: &'a mut Vec<u8>) -> Option<&'a [u8]> {
-        use std::io::Write;
         match self {
             Self::Integers(array) if array.is_valid(row) => {
                 number.clear();
-                let _ = write!(number, "{}", array.as_primitive::<Int64Type>().value(row));
+                let _ = write!(number, "{}", array.value(row));
                 Some(number)
             }
-            Self::Strings { indices, values } if indices.is_valid(row) => {
-                let at = usize::try_from(indices.as_primitive::<Int32Type>().value(row)).ok()?;
-                if at >= values.len() || values.is_null(at) {
-                    return None;
-                }
-                match values.data_type() {
-                    DataType::Utf8 => Some(values.as_string::<i32>().value(at).as_bytes()),
-                    _ => values.as_binary_opt::<i32>().map(|v| v.value(at)),
-                }
-            }
+            Self::Strings { keys, values } if keys.is_valid(row) => string(values, keys.value(row)).filter(|v| !is_absent(v)),
             _ => None,
         }
     }
 }
 
+/// A string of a dictionary.
+fn string(values: &ArrayRef, key: i32) -> Option<&[u8]> {
+    let at = usize::try_from(key).ok().filter(|at| *at < values.len() && values.is_valid(*at))?;
+    match values.data_type() {
+        DataType::Utf8 => values.as_string_opt::<i32>().map(|v| v.value(at).as_bytes()),
+        _ => values.as_binary_opt::<i32>().map(|v| v.value(at)),
+    }
+}
+
 impl Reading {
-    fn records(
-        &mut self,
-        records: &RecordBatch,
-        names: &mut Names,
-        batch: &mut FlowBatch,
-        on_batch: &mut dyn FnMut(FlowRows<'_>),
-        on_reject: &mut dyn FnMut(Reject),
-    ) {
-        self.columns = records.columns().iter().map(Column::of).collect();
-        self.text.clear();
-        let limit = self.ask.limit();
-        for row in 0..records.num_rows() {
-            let number = self.row;
-            self.row += 1;
-            let from = batch.cells.len();
-            match self.record(row, limit, names, batch) {
-                Ok(parsed) => parsed.push(u32::try_from(number).unwrap_or(u32::MAX), batch),
-                Err(error) => {
-                    batch.cells.truncate(from);
-                    on_reject(Reject::new(number, error.to_string(), &self.sample(row)));
+    fn records(&mut self, records: &RecordBatch, out: &mut Out<'_>) {
+        let columns: Vec<Column> = records.columns().iter().map(Column::of).collect();
+        let rows = records.num_rows();
+        self.scratch.empty(rows);
+        for (at, column) in columns.iter().enumerate() {
+            if let Some(hot) = self.layout.hot_at(at) {
+                self.meanings[at].renew(column);
+                if matches!(hot, Hot::Account | Hot::Interface) {
+                    continue;
                 }
+                self.scratch.take(hot, column, &mut self.meanings[at], self.ask.limit());
             }
         }
-        if batch.rows() > 0 {
-            on_batch(FlowRows { batch, names, layout: &self.layout, text: &self.text });
-            batch.clear();
+        let mut interner = Interner { names: out.names, index: &mut self.index };
+        for (at, column) in columns.iter().enumerate() {
+            if let Some(hot @ (Hot::Account | Hot::Interface)) = self.layout.hot_at(at) {
+                self.scratch.take_names(hot, column, &mut self.meanings[at], &mut interner);
+            }
         }
+        let mut row = 0;
+        while row < rows {
+            // Rows with cells go one by one: their text may fill up.
+            let most = if self.ask.cells { 1 } else { rows - row };
+            let good = self.scratch.bad[row..row + most].iter().take_while(|bad| !**bad).count();
+            let line = self.row;
+            let (cells, text) = (out.batch.cells.len(), self.text.len());
+            let read = self.cells(&columns, row, out.batch).and_then(|()| match good {
+                0 => self.slow(&columns, row, out.names).map(|read| read.push(u32::try_from(line).unwrap_or(u32::MAX), out.batch)),
+                _ => Ok(self.scratch.push(row..row + good, line, out.batch)),
+            });
+            if let Err(error) = read {
+                out.batch.cells.truncate(cells);
+                self.text.truncate(text);
+                (out.on_reject)(Reject::new(line, error.to_string(), &sample(&columns, row)));
+            }
+            row += good.max(1);
+            self.row += good.max(1) as u64;
+            if self.text.len() > TEXT_MAX {
+                self.hand_on(out);
+            }
+        }
+        self.hand_on(out);
     }
 
-    fn record(&mut self, row: usize, limit: i64, names: &mut Names, batch: &mut FlowBatch) -> Result<super::plain::Row, FlowLineError> {
-        // A row's hot values as text, side by side, so that text and Parquet share one meaning.
-        let mut numbers: Vec<Vec<u8>> = vec![Vec::new(); self.columns.len()];
-        let mut values = Values::default();
-        for (at, (column, number)) in self.columns.iter().zip(numbers.iter_mut()).enumerate() {
-            let bytes = column.bytes(row, number).filter(|v| !is_absent(v));
-            if self.ask.cells {
-                let start = self.text.len() as u32;
-                self.text.extend_from_slice(bytes.unwrap_or_default());
-                batch.cells.push((start, self.text.len() as u32));
+    fn hand_on(&mut self, out: &mut Out<'_>) {
+        if out.batch.rows() > 0 {
+            (out.on_batch)(FlowRows { batch: out.batch, names: out.names, layout: &self.layout, text: &self.text });
+            out.batch.clear();
+        }
+        self.text.clear();
+    }
+
+    /// Writes out all values of a row, if they were asked for.
+    fn cells(&mut self, columns: &[Column], row: usize, batch: &mut FlowBatch) -> Result<(), FlowLineError> {
+        if !self.ask.cells {
+            return Ok(());
+        }
+        let (before, mut number) = (self.text.len(), Vec::new());
+        for column in columns {
+            let value = column.bytes(row, &mut number).unwrap_or_default();
+            let bytes = self.text.len() - before + value.len();
+            if bytes > ROW_MAX {
+                return Err(FlowLineError::TooLong { bytes });
             }
-            if let (Some(bytes), Some(hot), Some(field)) = (bytes, self.layout.hot_at(at), self.layout.columns()[at].field()) {
-                values.set(hot, field.column, bytes, limit)?;
+            let from = self.text.len() as u32;
+            self.text.extend_from_slice(value);
+            batch.cells.push((from, self.text.len() as u32));
+        }
+        Ok(())
+    }
+
+    /// One row by its values' text, as the plain path reads a line.
+    fn slow(&mut self, columns: &[Column], row: usize, names: &mut Names) -> Result<Row, FlowLineError> {
+        let mut numbers = vec![Vec::new(); columns.len()];
+        let mut values = Values::default();
+        for (at, (column, number)) in columns.iter().zip(&mut numbers).enumerate() {
+            let field = self.layout.columns()[at].field();
+            if let (Some(bytes), Some(hot), Some(field)) = (column.bytes(row, number), self.layout.hot_at(at), field) {
+                values.set(hot, field.column, bytes, self.ask.limit())?;
             }
         }
         Ok(values.row(&mut Interner { names, index: &mut self.index }))
     }
+}
 
-    /// The record as text, for a reject.
-    fn sample(&self, row: usize) -> Vec<u8> {
-        let mut line = Vec::new();
-        let mut number = Vec::new();
-        for column in &self.columns {
-            line.extend_from_slice(column.bytes(row, &mut number).unwrap_or(b"-"));
-            line.push(b' ');
+/// A record as text, for a reject.
+fn sample(columns: &[Column], row: usize) -> Vec<u8> {
+    let (mut line, mut number) = (Vec::new(), Vec::new());
+    for column in columns {
+        let value = column.bytes(row, &mut number).unwrap_or(b"-");
+        line.extend_from_slice(&value[..value.len().min(256)]);
+        line.push(b' ');
+    }
+    line.pop();
+    line
+}
+
+impl Meanings {
+    /// Forgets what another dictionary's strings meant.
+    fn renew(&mut self, column: &Column) {
+        match (column, &self.dictionary) {
+            (Column::Strings { values, .. }, Some(before)) if Arc::ptr_eq(values, before) => {}
+            (Column::Strings { values, .. }, _) => {
+                self.of.clear();
+                self.of.resize(values.len(), Meaning::Unseen);
+                self.dictionary = Some(values.clone());
+            }
+            _ => {}
         }
-        line.pop();
-        line
     }
 }
+
+impl Scratch {
+    fn empty(&mut self, rows: usize) {
+        fn zero<T: Clone + Default>(column: &mut Vec<T>, rows: usize) {
+            column.clear();
+            column.resize(rows, T::default());
+        }
+        zero(&mut self.bad, rows);
+        zero(&mut self.there, rows);
+        self.values.iter_mut().for_each(|c| zero(c, rows));
+    }
+
+    /// Takes a column that is no name.
+    fn take(&mut self, hot: Hot, column: &Column, meanings: &mut Meanings, limit: i64) {
+        let bit = 1u32 << hot as u32;
+        let max = match hot {
+            Hot::Version => Some(i32::MAX as u64),
+            Hot::SrcPort | Hot::DstPort | Hot::TcpFlags => Some(u64::from(u16::MAX)),
+            Hot::Protocol => Some(u64::from(u8::MAX)),
+            Hot::Packets | Hot::Bytes => Some(i64::MAX as u64),
+            Hot::Start | Hot::End => u64::try_from(limit.min(SECONDS_MAX)).ok(),
+            _ => None,
+        };
+        let meaning = |text: &[u8]| -> Meaning {
+            let value = match hot {
+                Hot::Src | Hot::Dst | Hot::PktSrc | Hot::PktDst => plain::address("", text).ok().and_then(Ip::as_v4).map(u64::from),
+                Hot::Action => plain::action(text).map(u64::from),
+                Hot::LogStatus => plain::log_status(text).map(u64::from),
+                Hot::Direction => Some(u64::from(plain::direction(text))),
+                _ => plain::number("", text, u64::MAX).ok().filter(|v| max.is_some_and(|max| *v <= max)),
+            };
+            value.map_or(Meaning::Odd, Meaning::Value)
+        };
+        let out = self.values[hot as usize].iter_mut().zip(&mut self.there).zip(&mut self.bad);
+        match (column, max) {
+            (Column::Integers(array), Some(max)) => {
+                let nulls = array.nulls();
+                for (row, (value, ((out, there), bad))) in array.values().iter().zip(out).enumerate() {
+                    // Negative ones are far out of range. A null's value may be anything.
+                    let (value, valid) = (*value as u64, nulls.is_none_or(|n| n.is_valid(row)));
+                    let good = value <= max;
+                    *out = if good & valid { value } else { 0 };
+                    *there |= bit * u32::from(good & valid);
+                    *bad |= !good & valid;
+                }
+            }
+            (Column::Integers(_), None) => self.bad.fill(true),
+            (Column::Strings { keys, values }, _) => {
+                let nulls = keys.nulls();
+                for (row, (key, ((out, there), bad))) in keys.values().iter().zip(out).enumerate() {
+                    if nulls.is_some_and(|n| n.is_null(row)) {
+                        continue;
+                    }
+                    let Some(known) = meanings.of.get_mut(*key as usize) else { continue };
+                    if *known == Meaning::Unseen {
+                        *known = string(values, *key).filter(|v| !is_absent(v)).map_or(Meaning::Absent, meaning);
+                    }
+                    match *known {
+                        Meaning::Value(value) => (*out, *there) = (value, *there | bit),
+                        Meaning::Absent => {}
+                        _ => *bad = true,
+                    }
+                }
+            }
+            (Column::Other, _) => {}
+        }
+    }
+
+    /// Takes the accounts or interfaces of the rows that are not bad.
+    fn take_names(&mut self, hot: Hot, column: &Column, meanings: &mut Meanings, interner: &mut Interner<'_>) {
+        let (keys, values) = match column {
+            Column::Strings { keys, values } => (keys, values),
+            // An account as a number, say: read as text, the slow way.
+            Column::Integers(_) => return self.bad.fill(true),
+            Column::Other => return,
+        };
+        let bit = 1u32 << hot as u32;
+        for (row, key) in keys.values().iter().enumerate() {
+            if keys.is_null(row) || self.bad[row] {
+                continue;
+            }
+            let Some(known) = usize::try_from(*key).ok().and_then(|at| meanings.of.get_mut(at)) else { continue };
+            if *known == Meaning::Unseen {
+                *known = match string(values, *key).filter(|v| !is_absent(v)).map(|v| plain::text("", v)) {
+                    None => Meaning::Absent,
+                    Some(Ok("unknown")) if hot == Hot::Account => Meaning::Absent,
+                    Some(Ok(name)) if hot == Hot::Account => Meaning::Value(interner.account(Some(name)).into()),
+                    Some(Ok(name)) => Meaning::Value(interner.interface(Some(name)).into()),
+                    Some(Err(_)) => Meaning::Odd,
+                };
+            }
+            match *known {
+                Meaning::Value(number) => (self.values[hot as usize][row], self.there[row]) = (number, self.there[row] | bit),
+                Meaning::Absent => {}
+                _ => self.bad[row] = true,
+            }
+        }
+    }
+
+    /// Appends rows to the batch of which none is bad.
+    fn push(&self, rows: Range<usize>, line: u64, batch: &mut FlowBatch) {
+        let column = |hot: Hot| &self.values[hot as usize][rows.clone()];
+        let has = |there: u32, a: Hot, b: Hot| there >> a as u32 & there >> b as u32 & 1 == 1;
+        for row in rows.clone() {
+            let there = self.there[row];
+            let value = |hot: Hot| self.values[hot as usize][row];
+            let mut bits = (value(Hot::Action) | value(Hot::LogStatus) | value(Hot::Direction)) as u16;
+            for (mark, a, b) in THERE {
+                bits |= if has(there, a, b) { mark } else { 0 };
+            }
+            let addresses = bits & marks::ADDRS != 0;
+            let (src, dst) = if addresses { (value(Hot::Src), value(Hot::Dst)) } else { (0, 0) };
+            let inner = |outer: u64, hot: Hot| if has(there, hot, hot) { value(hot) } else { outer };
+            let pair = (inner(src, Hot::PktSrc), inner(dst, Hot::PktDst));
+            if addresses && pair != (src, dst) {
+                bits |= marks::PKT;
+                batch.packet_addrs.push((batch.marks.len() as u32, Ip::v4(pair.0 as u32), Ip::v4(pair.1 as u32)));
+            }
+            batch.marks.push(bits);
+            batch.src.push(src as u32);
+            batch.dst.push(dst as u32);
+            batch.account.push(if has(there, Hot::Account, Hot::Account) { value(Hot::Account) as u32 } else { ABSENT });
+            batch.interface.push(if has(there, Hot::Interface, Hot::Interface) { value(Hot::Interface) as u32 } else { ABSENT });
+        }
+        batch.line.extend((0..rows.len() as u64).map(|n| u32::try_from(line + n).unwrap_or(u32::MAX)));
+        batch.ports.extend(column(Hot::SrcPort).iter().zip(column(Hot::DstPort)).map(|(s, d)| (*s as u32) << 16 | *d as u32));
+        batch.protocol.extend(column(Hot::Protocol).iter().map(|n| *n as u8));
+        batch.tcp_flags.extend(column(Hot::TcpFlags).iter().map(|n| *n as u8));
+        batch.packets.extend_from_slice(column(Hot::Packets));
+        batch.bytes.extend_from_slice(column(Hot::Bytes));
+        batch.start.extend(column(Hot::Start).iter().map(|n| *n as i64));
+        batch.end.extend(column(Hot::End).iter().map(|n| *n as i64));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -342,7 +342,7 @@ fn time(field: &'static str, value: &[u8], limit: i64) -> Result<i64, FlowLineEr
     seconds(field, number(field, value, u64::MAX)?, limit)
 }
 
-fn number(field: &'static str, value: &[u8], max: u64) -> Result<u64, FlowLineError> {
+pub(crate) fn number(field: &'static str, value: &[u8], max: u64) -> Result<u64, FlowLineError> {
     let out_of_range = || FlowLineError::OutOfRange { field, value: shown(value) };
     let mut n = 0u64;
     for byte in value {

@@ -2,12 +2,12 @@
 //!
 //! Runs of ordinary lines go through the fast path, the others one by one through the plain one. Both give the same rows.
 
-use super::FlowRows;
 use super::batch::{BATCH_ROWS, FlowBatch, Names};
 use super::fast::{Fast, Isa, MARGIN, ROWS, Run, WINDOW};
 use super::layout::Layout;
 use super::names::{Interner, NameIndex};
 use super::plain::{self, Ask, FlowLineError};
+use super::{FlowRows, Out};
 use crate::unit::Reject;
 
 /// Texts are taken in pieces of at most this many bytes, cut at line ends: offsets inside a piece fit 32 bits.
@@ -15,14 +15,6 @@ const PIECE: usize = 1 << 30;
 
 /// No record is longer, tags and all; a longer line is set aside unread.
 const LINE_MAX: usize = 1 << 20;
-
-/// Where records and rejects go.
-struct Out<'a> {
-    names: &'a mut Names,
-    batch: &'a mut FlowBatch,
-    on_batch: &'a mut dyn FnMut(FlowRows<'_>),
-    on_reject: &'a mut dyn FnMut(Reject),
-}
 
 /// Reads the text of one unit, whole or in pieces that end at line ends.
 ///

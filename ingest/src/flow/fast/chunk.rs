@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use super::ROWS;
 use super::isa::{Fields, Isa, Job, Lanes, SLOTS};
-use super::plan::{Plan, Slot, THERE};
+use super::plan::{Plan, Slot};
 use super::run::Run;
 use crate::flow::batch::{FlowBatch, marks};
-use crate::flow::layout::{HOT, Hot};
+use crate::flow::layout::{HOT, Hot, THERE};
 use crate::flow::names::Interner;
 use crate::flow::plain::SECONDS_MAX;
 use crate::ip::Ip;

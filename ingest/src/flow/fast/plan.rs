@@ -1,7 +1,6 @@
 //! What a layout asks of the fast path, compiled once.
 
 use super::isa::SLOTS;
-use crate::flow::batch::marks;
 use crate::flow::layout::{HOT, Hot, Layout};
 
 /// Eight bytes at or before the end of a field, and what they should be. A number of more digits than eight is two slots.
@@ -110,12 +109,3 @@ impl Plan {
 fn word(text: &[u8]) -> u64 {
     text.iter().fold(0, |word, byte| word >> 8 | u64::from(*byte) << 56)
 }
-
-/// Marks that stand for two columns or one having a value, with those columns.
-pub(super) const THERE: [(u16, Hot, Hot); 5] = [
-    (marks::ADDRS, Hot::Src, Hot::Dst),
-    (marks::PORTS, Hot::SrcPort, Hot::DstPort),
-    (marks::PROTOCOL, Hot::Protocol, Hot::Protocol),
-    (marks::TCP_FLAGS, Hot::TcpFlags, Hot::TcpFlags),
-    (marks::TIMES, Hot::Start, Hot::End),
-];
