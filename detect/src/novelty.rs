@@ -143,8 +143,25 @@ impl Novelty {
     /// The known key, unless it is forgotten by `day`.
     #[must_use]
     pub fn get(&self, key: u64, day: Day) -> Option<&KnownKey> {
-        let found = self.known.binary_search_by_key(&key, |k| k.key).ok().map(|at| &self.known[at])?;
-        (day16(day) <= found.last.saturating_add(FORGET_DAYS)).then_some(found)
+        self.place(key, day).map(|p| p.1)
+    }
+
+    /// Where a key known on `day` stands, for [`Novelty::touch`].
+    #[must_use]
+    pub fn place(&self, key: u64, day: Day) -> Option<(usize, &KnownKey)> {
+        let at = self.known.binary_search_by_key(&key, |k| k.key).ok()?;
+        let found = &self.known[at];
+        (day16(day) <= found.last.saturating_add(FORGET_DAYS)).then_some((at, found))
+    }
+
+    /// Notes that the key at `place` was seen in an hour of `day`; once an hour, before [`Novelty::learn`]. True if it
+    /// was the first time that day.
+    pub fn touch(&mut self, place: usize, key: u64, day: Day) -> bool {
+        let Some(known) = self.known.get_mut(place).filter(|k| k.key == key) else { return false };
+        let first_today = known.last < day16(day);
+        known.last = known.last.max(day16(day));
+        known.hours = known.hours.saturating_add(1);
+        first_today
     }
 
     /// True if `key` is known on `day`.

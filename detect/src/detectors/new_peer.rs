@@ -134,6 +134,8 @@ pub struct PeerLook {
     pub key: u64,
     /// It goes into the map when learned.
     learnable: bool,
+    /// Where its address stands in the map, for a public one that is known.
+    place: Option<u32>,
 }
 
 fn address_key(ip: Ip, account: &str) -> u64 {
@@ -218,12 +220,13 @@ fn classify(network: &NetworkHour<'_>, peer: &PeerHour, profile: &NetworkProfile
     let day = network.hour.hour.day();
     let learnable = peer.answered && peer.outcome != Outcome::Failed;
     let address = address_key(peer.ip, &network.hour.account);
-    let look = |familiarity, key| PeerLook { familiarity, key, learnable };
-    let known_address = profile.peers.get(address, day);
+    let look = |familiarity, key| PeerLook { familiarity, key, learnable, place: None };
+    let place = profile.peers.place(address, day);
     // Most peers are known public addresses: they need no name.
-    if !peer.ip.is_private() && known_address.is_some() {
-        return look(Familiarity::Known, address);
+    if let Some((at, _)) = place.filter(|_| !peer.ip.is_private()) {
+        return PeerLook { place: Some(at as u32), ..look(Familiarity::Known, address) };
     }
+    let known_address = place.map(|p| p.1);
     if crowded {
         let tried = !learnable && profile.scan.has_tried(tried_key(peer.ip));
         return look(
@@ -318,6 +321,13 @@ impl Detector for NewPeer {
                     seen_ports.push(port);
                 }
             }
+            if let Some(place) = seen.place {
+                // Its neighbourhood lives on with it; once a day is enough for that.
+                if profile.peers.touch(place as usize, seen.key, context.hour.day()) && !look.crowded {
+                    keys.push(Learned { key: neighbourhood_key(peer.ip), flags: 0, name: None });
+                }
+                continue;
+            }
             let address = address_key(peer.ip, &network.hour.account);
             if look.crowded {
                 if profile.peers.admits(address) {
@@ -326,11 +336,6 @@ impl Detector for NewPeer {
                 } else {
                     left_out = true;
                 }
-                continue;
-            }
-            if seen.familiarity == Familiarity::Known && seen.key == address && !peer.ip.is_private() {
-                keys.push(Learned { key: address, flags: flags::COUNTED, name: None });
-                keys.push(Learned { key: neighbourhood_key(peer.ip), flags: 0, name: None });
                 continue;
             }
             let name = network.peer_name(peer);

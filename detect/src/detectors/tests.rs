@@ -627,48 +627,47 @@ fn cpu() -> u64 {
 #[test]
 #[ignore = "prints times"]
 fn speed_of_a_look() {
-    let count = 1_000_000u32;
-    let mut hour = Maker::new(START);
-    hour.talk("eni-0", "10.0.0.0", "203.0.113.9", 443, 4000, 9000).call("orders", "dynamodb:Query", "");
-    let mut hour = hour.finish();
-    let (conversation, row) = (hour.conversations[0].clone(), hour.calls[0].clone());
-    hour.conversations.clear();
-    let mut eni_names: Vec<Box<str>> = (0..100).map(|n| format!("eni-{n:03}").into()).collect();
-    let base = hour.strings.len() as u32;
-    hour.strings.append(&mut eni_names);
-    for n in 0..count {
-        let eni = base + n / (count / 100);
-        let server = flowtrail_ingest::Ip::v4(0x2000_0000 + (n % (count / 100)) * 31);
-        hour.conversations.push(Conversation { eni, client: flowtrail_ingest::Ip::v4(0x0a00_0000 + eni), server, ..conversation.clone() });
+    const ROUNDS: u64 = 40;
+    let mut sample = Maker::new(START);
+    sample.talk("eni-0", "10.0.0.0", "203.0.113.9", 443, 4000, 9000).call("orders", "dynamodb:Query", "");
+    let sample = sample.finish();
+    let per = |what: &str, count: u32, work: &mut dyn FnMut()| {
+        let began = cpu();
+        (0..ROUNDS).for_each(|_| work());
+        println!("{what}: {} ns each", (cpu() - began) / (u64::from(count) * ROUNDS));
+    };
+    // Interfaces of few, many and very many peers; each peer is one conversation.
+    for (enis, peers) in [(2000u32, 20u32), (100, 400), (10, 4000)] {
+        let count = enis * peers;
+        let mut hour = AccountHour { conversations: Vec::new(), calls: Vec::new(), ..sample.clone() };
+        let base = hour.strings.len() as u32;
+        hour.strings.extend((0..enis).map(|n| format!("eni-{n:06}").into()));
+        for n in 0..count {
+            let eni = base + n / peers;
+            let server = flowtrail_ingest::Ip::v4(0x2000_0000 + (n % peers) * 31);
+            hour.conversations.push(Conversation {
+                eni,
+                client: flowtrail_ingest::Ip::v4(0x0a00_0000 + eni),
+                server,
+                ..sample.conversations[0].clone()
+            });
+        }
+        let mut lane = Lane::default();
+        (0..3).for_each(|_| lane.learn(&hour));
+        println!("{enis} interfaces with {peers} peers:");
+        let (timelines, book) = (flowtrail_enrich::Timelines::default(), flowtrail_enrich::AddressBook::default());
+        let facts = Facts { timelines: &timelines, book: &book };
+        per("  window, by conversation", count, &mut || assert_eq!(Window::build(&hour, &facts).networks.len() as u32, enis));
+        per("  window and judging", count, &mut || drop(lane.judge(&hour)));
+        per("  window, judging and learning", count, &mut || {
+            assert_eq!(judge_and_learn(&lane.config, &mut lane.profiles, &lane.fleet, &mut lane.delta, &hour, &facts).findings.len(), 0);
+        });
     }
-    let lane = Lane::default();
-    let facts = Facts { timelines: &lane.timelines, book: &lane.book };
-    let began = cpu();
-    let window = Window::build(&hour, &facts);
-    println!("window: {} ns a conversation", (cpu() - began) / u64::from(count));
-    assert_eq!(window.networks.len(), 100);
+    let count = 50_000;
+    let calls = (0..count).map(|n| crate::hour::ApiRow { id: u128::from(n), ..sample.calls[0].clone() }).collect();
+    let hour = AccountHour { conversations: Vec::new(), calls, ..sample };
     let mut lane = Lane::default();
-    let began = cpu();
-    lane.learn(&hour);
-    println!("window and learning strangers: {} ns a conversation", (cpu() - began) / u64::from(count));
-    let began = cpu();
-    let verdict = lane.judge(&hour);
-    println!("window and judging: {} ns a conversation, {} findings", (cpu() - began) / u64::from(count), verdict.findings.len());
-    let began = cpu();
-    let verdict = judge_and_learn(
-        &lane.config,
-        &mut lane.profiles,
-        &lane.fleet,
-        &mut lane.delta,
-        &hour,
-        &Facts { timelines: &lane.timelines, book: &lane.book },
-    );
-    println!("window, judging and learning: {} ns a conversation, {} findings", (cpu() - began) / u64::from(count), verdict.findings.len());
-    hour.conversations.clear();
-    hour.calls = (0..count).map(|n| crate::hour::ApiRow { id: u128::from(n), ..row.clone() }).collect();
-    let began = cpu();
-    lane.learn(&hour);
-    println!("calls: {} ns a row", (cpu() - began) / u64::from(count));
+    per("calls, window and learning", count, &mut || lane.learn(&hour));
 }
 
 use crate::hour::Conversation;
