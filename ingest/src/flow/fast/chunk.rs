@@ -87,7 +87,7 @@ impl Chunk {
     fn settle(&mut self, plan: &Plan, run: Run<'_>, limit: i64) {
         let rows = all(run.rows);
         for (at, slot) in plan.slots.iter().enumerate().take(SLOTS) {
-            let (failed, second) = (self.fields.failed[at] & rows, self.fields.second[at] & rows);
+            let (mut failed, second) = (self.fields.failed[at] & rows, self.fields.second[at] & rows);
             match slot.hot {
                 // The upper half of a time: the lower half has its failures.
                 _ if slot.skip > 0 => {
@@ -103,7 +103,7 @@ impl Chunk {
                 }
                 Hot::Action => self.reject = second & !failed,
                 Hot::LogStatus => self.nodata = second & !failed,
-                _ => {}
+                _ => failed |= over(&self.fields.values[at], slot.max) & rows,
             }
             self.failures(plan, run, slot.hot, slot.column as usize, failed);
         }
@@ -112,19 +112,12 @@ impl Chunk {
     /// Puts the halves of a time together, in the place of the lower one.
     #[inline(always)]
     fn times(&mut self, plan: &Plan, run: Run<'_>, slot: &Slot, [lower, upper]: [usize; 2], limit: i64, mut failed: u64) {
-        let upper = self.fields.values[upper];
-        let lower = &mut self.fields.values[lower];
-        let mut latest = 0;
-        for (time, upper) in lower.iter_mut().zip(&upper).take(run.rows) {
-            *time += upper;
-            latest = latest.max(*time);
-        }
-        // Milliseconds, and what is out of range, are left to the plain path.
-        let limit = u64::try_from(limit.min(SECONDS_MAX)).ok();
-        if limit.is_none_or(|limit| latest > limit) {
-            for (row, time) in lower.iter().enumerate().take(run.rows) {
-                failed |= u64::from(limit.is_none_or(|limit| *time > limit)) << row;
+        if let Ok([lower, upper]) = self.fields.values.get_disjoint_mut([lower, upper]) {
+            for (time, upper) in lower.iter_mut().zip(upper) {
+                *time += *upper * 100_000_000;
             }
+            // Milliseconds, and what is out of range, are left to the plain path.
+            failed |= u64::try_from(limit.min(SECONDS_MAX)).map_or(u64::MAX, |limit| over(lower, limit)) & all(run.rows);
         }
         self.failures(plan, run, slot.hot, slot.column as usize, failed);
     }
@@ -322,6 +315,15 @@ impl Job for Convert<'_> {
 /// The lowest `rows` bits.
 fn all(rows: usize) -> u64 {
     if rows >= 64 { u64::MAX } else { (1 << rows) - 1 }
+}
+
+/// The rows with a greater value. There is mostly none, which is quickly known.
+#[inline(always)]
+fn over(values: &[u64; ROWS], max: u64) -> u64 {
+    if values.iter().fold(0, |most, value| most.max(*value)) <= max {
+        return 0;
+    }
+    values.iter().enumerate().fold(0, |rows, (row, value)| rows | u64::from(*value > max) << row)
 }
 
 /// A whole number of at most 19 digits, up to `max`.

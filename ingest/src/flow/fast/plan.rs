@@ -14,10 +14,8 @@ pub(in crate::flow) struct Slot {
     pub skip: u32,
     /// Most bytes the field may have.
     pub most: u32,
-    /// Greatest value of these digits.
+    /// Greatest value.
     pub max: u64,
-    /// What a unit of these digits is worth.
-    pub factor: u64,
     /// For words: the two that are known, the bytes before them zero. Numbers have none.
     pub words: Option<[u64; 2]>,
 }
@@ -65,7 +63,7 @@ impl Plan {
         for at in 0..layout.len() {
             let Some(hot) = layout.hot_at(at) else { continue };
             plan.lacking[hot as usize] = 0;
-            let slot = Slot { hot, column: at as u32, skip: 0, most: 8, max: i64::MAX as u64, factor: 1, words: None };
+            let slot = Slot { hot, column: at as u32, skip: 0, most: 8, max: i64::MAX as u64, words: None };
             let slot = match hot {
                 Hot::Version | Hot::Account | Hot::Interface => {
                     match plan.sticky.last_mut() {
@@ -87,7 +85,7 @@ impl Plan {
                 Hot::Start | Hot::End => {
                     plan.slot_of[hot as usize] = plan.slots.len();
                     plan.slots.push(Slot { most: 16, ..slot });
-                    plan.slots.push(Slot { skip: 8, most: 16, factor: 100_000_000, ..slot });
+                    plan.slots.push(Slot { skip: 8, most: 16, ..slot });
                     continue;
                 }
                 Hot::SrcPort | Hot::DstPort | Hot::TcpFlags => Slot { max: u64::from(u16::MAX), ..slot },

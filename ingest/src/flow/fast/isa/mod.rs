@@ -1,8 +1,10 @@
 //! The few operations that differ by instruction set, and which sets this machine has.
 
-mod portable;
 #[cfg(target_arch = "x86_64")]
-mod x86;
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
 
 use super::ROWS;
 use super::plan::Slot;
@@ -16,9 +18,9 @@ pub(super) const SLOTS: usize = 16;
 pub(in crate::flow) enum Isa {
     Portable(portable::Portable),
     #[cfg(target_arch = "x86_64")]
-    Avx2(x86::Avx2),
+    Avx2(avx2::Avx2),
     #[cfg(target_arch = "x86_64")]
-    Avx512(x86::Avx512),
+    Avx512(avx512::Avx512),
 }
 
 impl Isa {
@@ -26,10 +28,10 @@ impl Isa {
     pub(in crate::flow) fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
-            if let Some(avx512) = x86::Avx512::detect() {
+            if let Some(avx512) = avx512::Avx512::detect() {
                 return Self::Avx512(avx512);
             }
-            if let Some(avx2) = x86::Avx2::detect() {
+            if let Some(avx2) = avx2::Avx2::detect() {
                 return Self::Avx2(avx2);
             }
         }
@@ -54,7 +56,7 @@ impl Isa {
         #[allow(unused_mut)]
         let mut all = vec![Self::Portable(portable::Portable)];
         #[cfg(target_arch = "x86_64")]
-        all.extend(x86::Avx2::detect().map(Self::Avx2).into_iter().chain(x86::Avx512::detect().map(Self::Avx512)));
+        all.extend(avx2::Avx2::detect().map(Self::Avx2).into_iter().chain(avx512::Avx512::detect().map(Self::Avx512)));
         all
     }
 }
