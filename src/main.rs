@@ -46,7 +46,6 @@ fn main() {
         Command::Check(args) => cli::check::run(args),
         Command::Athena(args) => cli::athena::run(args),
         Command::Run(args) => cli::run::run(args),
-        Command::Collect(_) | Command::Requeue(_) | Command::Compact(_) => Err(Failure::Usage("not in this build".to_owned())),
         Command::Collect(args) => cli::collect::run(args),
         Command::Requeue(args) => cli::requeue::run(args),
         Command::Compact(args) => cli::compact::run(args),

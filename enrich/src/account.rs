@@ -50,7 +50,7 @@ pub(crate) struct Account {
     pairs: HashMap<Pair, Vec<Member>>,
     pub(crate) regions: BTreeMap<Word, Region>,
     /// Every function ever heard of, with its first dated fact. An undated one: `None`.
-    functions: BTreeMap<Word, Option<i64>>,
+    pub(crate) functions: BTreeMap<Word, Option<i64>>,
     /// Regions of subnets that function configurations name.
     subnet_regions: HashMap<Word, Word>,
 }

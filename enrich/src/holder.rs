@@ -141,7 +141,9 @@ const REQUESTERS: [(&str, &str, &str); 3] =
 pub(crate) fn holder(interface: &Interface, region: &str) -> Holder {
     let description = interface.description.as_deref().unwrap_or("");
     let lower = description.to_ascii_lowercase();
-    let of_description = TABLE.iter().find(|(prefix, ..)| lower.starts_with(prefix));
+    // `ES` is too short a word to be taken in any case.
+    let of_description =
+        TABLE.iter().find(|(prefix, ..)| lower.starts_with(prefix) && (*prefix != "es " || description.starts_with("ES ")));
     let fsx = lower.starts_with("created for ") && lower.contains("amazon fsx");
     let (kind, noun, id, how) = if let Some((prefix, kind, noun, how)) = of_description {
         let rest = description.get(prefix.len()..).unwrap_or("").trim();

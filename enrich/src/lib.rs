@@ -10,6 +10,8 @@
 mod account;
 mod arn;
 pub mod book;
+#[cfg(feature = "collect")]
+pub mod collect;
 pub mod fact;
 mod fact_calls;
 mod fact_files;
@@ -24,7 +26,7 @@ mod shape;
 mod spans;
 pub mod timeline;
 
-pub use book::{AddressBook, ListHit};
+pub use book::{AddressBook, AddressBookBuilder, ListHit, ListReport};
 pub use fact::{Fact, FactKind, facts_of_call, facts_of_file, management_fact, management_hour};
 pub use names::{Attributed, Attribution, Candidate, EniOwnerRow, NetworkEntity, Owner, PeerKind, PeerName};
 pub use timeline::Timelines;

@@ -193,6 +193,12 @@ impl Timelines {
         self.peers.peer(vpc, ip, first.0, last.0.max(first.0))
     }
 
+    /// Every function ARN heard of in `account`, sorted.
+    #[must_use]
+    pub fn functions(&self, account: &str) -> Vec<&str> {
+        self.accounts.get(account).into_iter().flat_map(|known| known.account.functions.keys()).map(|arn| &**arn).collect()
+    }
+
     /// The rows of `eni_owners`: every interface's holders over time, as of `as_of`.
     #[must_use]
     pub fn owner_rows(&self, as_of: EventTime) -> Vec<EniOwnerRow> {

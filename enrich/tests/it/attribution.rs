@@ -294,6 +294,7 @@ fn entities_do_not_change_with_deploys_and_place_is_known() {
     }
     assert_eq!(timelines.place(ACCOUNT, "eni-1", minute(0)), Some((REGION.to_owned(), "vpc-1".to_owned())));
     assert_eq!(timelines.place(ACCOUNT, "eni-9", minute(0)), None);
+    assert_eq!(timelines.functions(ACCOUNT), ["elsewhere", "orders", "payments"].map(|name| arn(name).to_string()));
     // Facts may stand under another account than the records; a single one that knows the interface answers.
     assert_eq!(timelines.entity("999999999999", "eni-1", minute(0)), group);
 }

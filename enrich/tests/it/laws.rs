@@ -170,6 +170,12 @@ proptest! {
     }
 
     #[test]
+    fn facts_survive_the_journal(facts in facts()) {
+        let bytes = postcard::to_allocvec(&facts).unwrap();
+        prop_assert_eq!(postcard::from_bytes::<Vec<Fact>>(&bytes).unwrap(), facts);
+    }
+
+    #[test]
     fn answers_are_whole(facts in facts()) {
         let timelines = Timelines::build(&facts.into_iter().collect());
         for row in timelines.owner_rows(minute(LAST)) {
