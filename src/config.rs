@@ -375,6 +375,11 @@ impl Config {
         if !(-1..=1).contains(&self.detect.sensitivity) {
             return fail(format!("detect.sensitivity is {}: it takes -1, 0 or 1", self.detect.sensitivity));
         }
+        for account in &self.collect.accounts {
+            if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
+                return fail(format!("collect.accounts: {account:?} is not an account id, which has 12 digits"));
+            }
+        }
         for network in &self.network {
             if network.cidr.parse::<ipnet_check::Cidr>().is_err() {
                 return fail(format!("network {:?}: {:?} is not a CIDR such as 10.20.0.0/16", network.name, network.cidr));

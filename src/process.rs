@@ -37,3 +37,25 @@ pub fn prepare_signals() {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
     }
 }
+
+static STOP: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+extern "C" fn note_stop(_: libc::c_int) {
+    STOP.store(true, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// From now on SIGTERM and SIGINT are noted instead of ending the process: whoever runs for ever asks [`asked_to_stop`].
+pub fn note_signals() {
+    let handler: extern "C" fn(libc::c_int) = note_stop;
+    // SAFETY: the handler only stores to an atomic, which is allowed in signal context.
+    unsafe {
+        libc::signal(libc::SIGTERM, handler as libc::sighandler_t);
+        libc::signal(libc::SIGINT, handler as libc::sighandler_t);
+    }
+}
+
+/// True once somebody asked the process to end.
+#[must_use]
+pub fn asked_to_stop() -> bool {
+    STOP.load(std::sync::atomic::Ordering::Relaxed)
+}

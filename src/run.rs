@@ -101,6 +101,8 @@ struct Live {
     judge: Judge,
     /// Verdicts on hours that are still open, from the last look.
     looks: Vec<Finding>,
+    /// Calls of open hours, admitted and repeats, and flow records by attribution, as of the last look.
+    open: (u64, u64, [u64; 5]),
     /// Every hour before this one is sealed.
     sealed_before: Option<Hour>,
     /// Something came since the last look.
@@ -130,6 +132,7 @@ impl Run {
         let mut listed: Option<Instant> = None;
         let mut looked = Instant::now();
         self.gauges.ready();
+        crate::process::note_signals();
         loop {
             if waiting.is_empty() && listed.is_none_or(|at| at.elapsed() >= self.list_every || self.once) {
                 waiting = self.list(&mut live)?;
@@ -148,6 +151,9 @@ impl Run {
                 looked = Instant::now();
             }
             self.observe(&live, waiting.len());
+            if crate::process::asked_to_stop() {
+                break;
+            }
             if at_end {
                 if self.once && self.kafka_at_end() && !self.more_to_come(&mut live)? {
                     break;
@@ -185,6 +191,7 @@ impl Run {
             timelines,
             judge,
             looks: Vec::new(),
+            open: (0, 0, [0; 5]),
             sealed_before: from,
             dirty: true,
             rows: Rows::default(),
@@ -651,6 +658,7 @@ impl Run {
     fn look(&self, live: &mut Live) -> Result<()> {
         let from = live.sealed_before;
         let mut found = Vec::new();
+        let mut open = (0, 0, [0u64; 5]);
         for day in live.lane.known.days().into_iter().filter(|d| from.is_none_or(|f| *d >= f.day())) {
             let blocks = DayBlocks::read(&live.lane, day)?;
             let mut hours = blocks.by_account();
@@ -663,13 +671,18 @@ impl Run {
                 let nobody = flowtrail_detect::AccountProfiles::default();
                 let profiles = live.judge.profiles.get(*account).unwrap_or(&nobody);
                 for blocks in of_account.values() {
-                    let (merged, _) = crate::judging::merge_named(blocks, bench.ledger)?;
+                    let (merged, counts) = crate::judging::merge_named(blocks, bench.ledger)?;
                     let window = flowtrail_detect::Window::build(&merged, &bench.facts);
-                    found.extend(flowtrail_detect::judge_window(bench.config, profiles, &live.judge.fleet, &window).findings);
+                    let verdict = flowtrail_detect::judge_window(bench.config, profiles, &live.judge.fleet, &window);
+                    open.0 += counts.admitted;
+                    open.1 += counts.repeats;
+                    open.2.iter_mut().zip(verdict.attribution_new).for_each(|(mine, theirs)| *mine += theirs);
+                    found.extend(verdict.findings);
                 }
             }
         }
         live.looks = found;
+        live.open = open;
         live.dirty = false;
         self.revise(live);
         if !live.rows_empty() {
@@ -766,9 +779,11 @@ impl Run {
         }
         live.summary.findings = publish::count(&live.lane.known.findings);
         live.summary.loudest = publish::loudest(&live.lane.known.findings);
-        live.summary.records.api = live.said.api;
-        live.summary.records.api_duplicate = live.said.api_duplicate;
-        let [exact, candidates, other, unheld, unknown] = live.said.attribution_new;
+        live.summary.records.api = live.said.api + live.open.0;
+        live.summary.records.api_duplicate = live.said.api_duplicate + live.open.1;
+        let mut attribution = live.said.attribution_new;
+        attribution.iter_mut().zip(live.open.2).for_each(|(mine, theirs)| *mine += theirs);
+        let [exact, candidates, other, unheld, unknown] = attribution;
         live.summary.attribution = crate::summary::AttributionCounts { exact, candidates, other, unheld, unknown };
         Ok(())
     }

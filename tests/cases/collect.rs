@@ -58,7 +58,11 @@ fn snapshots_of_three_accounts_name_flows() {
         }
         match functions.as_slice() {
             [only] => {
-                assert_eq!(flow.get("function_arn").map(String::as_str), only.as_str(), "{flow:?}");
+                // One snapshot without management events around it proves nothing about the minute before: then it is a candidate.
+                match flow.get("function_arn") {
+                    Some(arn) => assert_eq!(Some(arn.as_str()), only.as_str(), "{flow:?}"),
+                    None => assert_eq!(flow["attribution"], "candidates", "{flow:?}"),
+                }
                 assert!(known.iter().all(|row| row["owner_kind"] == "lambda"), "{known:?}");
             }
             [] => {

@@ -123,12 +123,15 @@ pub fn who(finding: &Finding) -> String {
 pub fn pointers(finding: &Finding) -> String {
     match finding.evidence.first() {
         Some(first) => {
-            let at = first.event_id.as_ref().map_or_else(|| format!("line {}", first.position), |id| format!("event {id}"));
             let more = finding.evidence.len() - 1;
             let rest = if more > 0 { format!(" and {}", text::count(more as u64, "further record")) } else { String::new() };
-            // Where the object lies differs between copies of the same history; its key from AWSLogs/ on, or its name, does not.
+            // Where it was read differs between copies of the same history: an event has its id wherever it lies, an object
+            // its key from AWSLogs/ on, or its name.
+            if let Some(id) = &first.event_id {
+                return format!("Records: event {id}{rest}.");
+            }
             let key = first.key.find("AWSLogs/").map_or_else(|| first.key.rsplit('/').next().unwrap_or_default(), |at| &first.key[at..]);
-            format!("Records: {key} {at}{rest}.")
+            format!("Records: {key} line {}{rest}.", first.position)
         }
         None => "Records: none could be pointed to.".to_owned(),
     }

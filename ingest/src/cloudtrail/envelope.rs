@@ -315,6 +315,12 @@ fn resume(text: &[u8], from: usize, fault: usize, by_brackets: &mut bool) -> usi
     if line_starts {
         return fault;
     }
+    // It ran into the end: a line that opens and never closes swallows none of the records on the lines after it.
+    if fault == text.len()
+        && let Some(n) = memchr::memmem::find(&text[from.min(text.len())..], b"\n{")
+    {
+        return from + n + 1;
+    }
     if *by_brackets && matches!(text.get(from), Some(b'{')) && text.get(fault) != Some(&b'\n') {
         let mut s = Scanner { text, at: from };
         if s.skip_loosely() && s.at > from {
