@@ -446,7 +446,7 @@ impl Run {
                         match report.record.ended {
                             // The partition is the ledger's unit, its positions tell what was read of it; a record that cannot be
                             // read is set aside with its offset.
-                            Ended::Quarantined | Ended::Salvaged => {
+                            Ended::Quarantined | Ended::Salvaged | Ended::Ignored => {
                                 report.record.key = format!("{key}@{offset}");
                                 report.record.id = UnitId::default();
                                 self.admit(live, report, changes);
