@@ -42,7 +42,7 @@ fn main() {
         Command::Inspect(args) => cli::inspect::run(args),
         Command::Generate(args) => cli::generate::run(args),
         Command::Explain(args) => cli::explain::explain(args),
-        Command::Entity(args) => cli::explain::entity(args),
+        Command::Entity(args) => cli::entity::entity(args),
         Command::Check(args) => cli::check::run(args),
         Command::Athena(args) => cli::athena::run(args),
         Command::Run(args) => cli::run::run(args),

@@ -38,6 +38,24 @@ pub fn wrap(out: &mut String, first: &str, rest: &str, text: &str) {
     out.push('\n');
 }
 
+/// A named value; further lines stand below the value.
+pub fn field(out: &mut String, name: &str, value: &str) {
+    let first = format!("{name:<12} ");
+    wrap(out, &first, &" ".repeat(first.len().min(24)), value);
+}
+
+/// A paragraph.
+pub fn para(out: &mut String, indent: &str, text: &str) {
+    wrap(out, indent, indent, text);
+}
+
+/// A text of several lines: each is wrapped by itself. Names in it were escaped line by line when it was made.
+pub fn paras(out: &mut String, indent: &str, text: &str) {
+    for line in text.lines() {
+        para(out, indent, line);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,56 +1,18 @@
-//! `flowtrail explain` and `flowtrail entity`: what is stored, for people, in at most 100 columns.
+//! `flowtrail explain`: one finding as it is stored, for people, in at most 100 columns.
 //!
 //! Names come from logs and are hostile: everything is escaped before it is printed.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use flowtrail_detect::Finding;
 use flowtrail_ingest::escaped;
-use flowtrail_sink::tables::findings::{FindingRow, Status, read_findings};
-use flowtrail_sink::tables::read_rows;
-use flowtrail_sink::{Store, StoreOptions, Table, store};
-use serde_json::{Map, Value};
+use flowtrail_sink::tables::findings::{FindingRow, Status};
 
-use super::{EntityArgs, ExplainArgs, Failure};
+use super::stored::{findings, open};
+use super::{ExplainArgs, Failure};
 use crate::config::AwsConfig;
 use crate::input::Inputs;
-use crate::wrap::wrap;
-
-fn open(out: &str) -> Result<Arc<dyn Store>, Failure> {
-    if !out.contains("://") && !std::path::Path::new(out).is_dir() {
-        return Err(Failure::Work(format!("there is no folder {out}: give the --out that replay or run wrote to")));
-    }
-    store::open(out, &StoreOptions::default()).map_err(|e| Failure::Work(e.to_string()))
-}
-
-fn files(store: &dyn Store, table: Table) -> Result<Vec<String>, Failure> {
-    let keys = store.list(&format!("{}/", table.name())).map_err(|e| Failure::Work(e.to_string()))?;
-    Ok(keys.into_iter().map(|(key, _)| key).filter(|k| k.ends_with(".parquet")).collect())
-}
-
-fn get(store: &dyn Store, key: &str) -> Result<Vec<u8>, Failure> {
-    let bytes = store.get(key).map_err(|e| Failure::Work(e.to_string()))?;
-    bytes.ok_or_else(|| Failure::Work(format!("{key} in {} has gone while it was read: try again", store.describe())))
-}
-
-/// Every finding's last revision.
-fn findings(store: &dyn Store) -> Result<BTreeMap<String, FindingRow>, Failure> {
-    let mut last: BTreeMap<String, FindingRow> = BTreeMap::new();
-    for key in files(store, Table::Findings)? {
-        let rows = read_findings(get(store, &key)?).map_err(|e| Failure::Work(format!("{key}: {e}")))?;
-        for row in rows {
-            match last.get(&row.finding.finding_id) {
-                Some(old) if old.revision >= row.revision => {}
-                _ => {
-                    last.insert(row.finding.finding_id.clone(), row);
-                }
-            }
-        }
-    }
-    Ok(last)
-}
+use crate::wrap::{field, para, paras};
 
 /// Prints a finding. Exit 1 when there is none with that id.
 ///
@@ -197,157 +159,4 @@ fn event(bytes: &[u8], event_id: &str) -> Option<Vec<u8>> {
         }
     });
     found
-}
-
-/// Prints what is known of an entity. Exit 1 when nothing is.
-///
-/// # Errors
-/// See [`Failure`].
-pub fn entity(args: &EntityArgs) -> Result<i32, Failure> {
-    let name = args.name.trim();
-    if name.is_empty() {
-        return Err(Failure::Usage("the NAME is empty: give an ARN, function name, interface, address or principal".to_owned()));
-    }
-    let store = open(&args.out)?;
-    let mut out = String::new();
-    let owners = latest_owners(rows(store.as_ref(), Table::EniOwners)?);
-    let text = |row: &Map<String, Value>, column: &str| row.get(column).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let is = |value: &str| value == name || value.rsplit([':', '/']).next() == Some(name);
-    let lists = |row: &Map<String, Value>| {
-        row.get("candidates")
-            .and_then(Value::as_array)
-            .is_some_and(|c| c.iter().any(|c| c.get("arn").and_then(Value::as_str).is_some_and(is)))
-    };
-    let mut held: Vec<&Map<String, Value>> =
-        owners.iter().filter(|r| ["eni_id", "ip", "owner", "owner_name"].iter().any(|c| is(&text(r, c))) || lists(r)).collect();
-    held.sort_by_key(|r| (text(r, "account_id"), text(r, "eni_id"), text(r, "valid_from")));
-    if !held.is_empty() {
-        let _ = writeln!(out, "interfaces ({})", held.len());
-        for row in held.iter().take(40) {
-            let until = Some(text(row, "valid_to")).filter(|t| !t.is_empty()).unwrap_or_else(|| "now".to_owned());
-            let since = Some(text(row, "valid_from")).filter(|t| !t.is_empty()).unwrap_or_else(|| "the beginning".to_owned());
-            para(
-                &mut out,
-                "  ",
-                &format!(
-                    "{} {} in {} {} {}: {} {} ({}), from {since} to {until}: {}",
-                    text(row, "eni_id"),
-                    text(row, "ip"),
-                    text(row, "account_id"),
-                    text(row, "region"),
-                    text(row, "vpc_id"),
-                    text(row, "owner_kind"),
-                    text(row, "owner_name"),
-                    text(row, "attribution"),
-                    text(row, "evidence"),
-                ),
-            );
-            for c in row.get("candidates").and_then(Value::as_array).into_iter().flatten() {
-                let share = c.get("weight").and_then(Value::as_f64).unwrap_or_default() * 100.0;
-                let arn = c.get("arn").and_then(Value::as_str).unwrap_or_default();
-                para(&mut out, "      ", &format!("{share:.0} %  {arn}"));
-            }
-        }
-        if held.len() > 40 {
-            let _ = writeln!(out, "  … and {} more in the table eni_owners", held.len() - 40);
-        }
-    }
-    let profiles = rows(store.as_ref(), Table::Profiles)?;
-    let newest = profiles.iter().map(|r| text(r, "dt")).max().unwrap_or_default();
-    let known: Vec<&Map<String, Value>> =
-        profiles.iter().filter(|r| text(r, "dt") == newest && (is(&text(r, "entity_id")) || is(&text(r, "entity_name")))).collect();
-    for row in &known {
-        let _ = writeln!(out, "what is normal");
-        para(&mut out, "  ", &format!("{} {} ({})", text(row, "entity_kind"), text(row, "entity_name"), text(row, "entity_id")));
-        let number = |column: &str| row.get(column).and_then(Value::as_i64).unwrap_or_default();
-        para(&mut out, "  ", &format!("{}: {} days old, {} active hours", text(row, "state"), number("age_days"), number("active_hours")));
-        for column in ["peers", "actions", "ports", "rates"] {
-            let value = text(row, column);
-            if !value.is_empty() && value != "{}" && value != "[]" && value != "null" {
-                para(&mut out, "  ", &format!("{column}: {value}"));
-            }
-        }
-    }
-    let all = findings(store.as_ref())?;
-    let mut about: Vec<&FindingRow> = all
-        .values()
-        .filter(|r| {
-            let f = &r.finding;
-            r.status != Status::Withdrawn
-                && (is(&f.entity_id)
-                    || is(&f.entity_name)
-                    || is(&f.subject)
-                    || f.peer_ip.is_some_and(|ip| ip.to_string() == name)
-                    || f.candidates.iter().any(|c| is(&c.arn)))
-        })
-        .collect();
-    about.sort_by_key(|r| (r.finding.window_start, r.finding.finding_id.clone()));
-    if !about.is_empty() {
-        let _ = writeln!(out, "findings ({})", about.len());
-        for row in about.iter().rev().take(20) {
-            let f = &row.finding;
-            para(&mut out, "  ", &format!("{} {} {}: {}", f.window_start, f.severity.as_str(), f.title, f.finding_id));
-        }
-    }
-    if out.is_empty() {
-        return Err(Failure::Work(format!(
-            "nothing is known of {:?} in {}: give an ARN, function name, interface, address or principal as the tables have it",
-            name,
-            store.describe()
-        )));
-    }
-    let seen: BTreeSet<&str> = about.iter().map(|r| r.finding.entity_id.as_str()).collect();
-    if known.is_empty() && !seen.is_empty() {
-        // A network entity's profile goes by its group.
-        for id in seen {
-            para(&mut out, "", &format!("its behaviour is learned for {id}: ask for that entity"));
-        }
-    }
-    para(
-        &mut out,
-        "",
-        "Functions outside a VPC have no flow logs: of those only API calls are visible. Names marked candidates are not proven.",
-    );
-    print!("{out}");
-    Ok(0)
-}
-
-/// All rows of a table with `dt` from the folder's name.
-fn rows(store: &dyn Store, table: Table) -> Result<Vec<Map<String, Value>>, Failure> {
-    let mut all = Vec::new();
-    for key in files(store, table)? {
-        let day = key.split('/').find_map(|p| p.strip_prefix("dt=")).unwrap_or_default().to_owned();
-        for mut row in read_rows(get(store, &key)?).map_err(|e| Failure::Work(format!("{key}: {e}")))? {
-            row.insert("dt".to_owned(), Value::String(day.clone()));
-            all.push(row);
-        }
-    }
-    Ok(all)
-}
-
-/// Of a full snapshot per account and day the latest wins.
-fn latest_owners(rows: Vec<Map<String, Value>>) -> Vec<Map<String, Value>> {
-    let text = |row: &Map<String, Value>, column: &str| row.get(column).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let mut latest: BTreeMap<String, String> = BTreeMap::new();
-    for row in &rows {
-        let day = latest.entry(text(row, "account_id")).or_default();
-        *day = text(row, "dt").max(std::mem::take(day));
-    }
-    rows.into_iter().filter(|r| latest.get(&text(r, "account_id")) == Some(&text(r, "dt"))).collect()
-}
-
-fn field(out: &mut String, name: &str, value: &str) {
-    let first = format!("{name:<12} ");
-    wrap(out, &first, &" ".repeat(first.len().min(24)), value);
-}
-
-fn para(out: &mut String, indent: &str, text: &str) {
-    wrap(out, indent, indent, text);
-}
-
-/// A text of several lines: each is wrapped by itself. Names in it were escaped line by line when it was made.
-fn paras(out: &mut String, indent: &str, text: &str) {
-    for line in text.lines() {
-        para(out, indent, line);
-    }
 }

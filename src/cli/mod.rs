@@ -9,12 +9,14 @@ pub mod athena;
 pub mod check;
 pub mod collect;
 pub mod compact;
+pub mod entity;
 pub mod explain;
 pub mod generate;
 pub mod inspect;
 pub mod replay;
 pub mod requeue;
 pub mod run;
+mod stored;
 
 /// Finds what AWS Lambda functions never did before, from VPC Flow Logs and CloudTrail alone.
 #[derive(Debug, Parser)]
