@@ -243,6 +243,11 @@ fn read(kind: StepKind, call: &ApiCall<'_>) -> Step {
             if let Some(role) = word(&request, "role") {
                 detail.insert("role".into(), role.into());
             }
+            // Memory and time-outs change nothing about what runs.
+            let runs = ["handler", "runtime", "role", "layers", "environment", "imageConfig"].iter().any(|key| request.get(key).is_some());
+            if kind == StepKind::UpdateConfiguration && runs {
+                detail.insert("runs".into(), true.into());
+            }
             if let Some(alias) = (kind == StepKind::Alias).then(|| word(&request, "name")).flatten() {
                 detail.insert("alias".into(), alias.into());
             }

@@ -12,6 +12,7 @@ use crate::detectors::new_api_call::{FunctionLook, FunctionProfile, NewApiCall};
 use crate::detectors::new_peer::{NetworkLook, NetworkProfile, NewPeer};
 use crate::detectors::privilege_escalation::{PrincipalLook, PrincipalProfile, PrivilegeEscalation};
 use crate::detectors::scan::Scan;
+use crate::detectors::swept::swept;
 use crate::detectors::threat_list::ThreatList;
 use crate::detectors::{Context, Detector};
 use crate::entity::{EntityId, EntityKind, short_name};
@@ -183,6 +184,7 @@ fn judge_looks(config: &JudgeConfig, profiles: &AccountProfiles, fleet: &Fleet, 
         verdict.findings.extend(ThreatList.judge(profile, look, &context));
         verdict.findings.extend(Scan.judge(profile, look, &context));
     }
+    verdict.findings.extend(swept(window, &context));
     let silent = FunctionProfile::default();
     for function in &window.functions {
         let known = profiles.function(&EntityId::new(EntityKind::Function, function.arn));

@@ -63,6 +63,22 @@ impl Evidence {
         self.terms.iter().filter(|t| t.s_milli >= milli(KIND_FLOOR)).count()
     }
 
+    /// The terms in words, after [`Evidence::surprise`]: those that count with their surprise, then those too weak to.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let (strong, weak): (Vec<&Term>, Vec<&Term>) = self.terms.iter().partition(|t| t.s_milli >= milli(KIND_FLOOR));
+        let with_surprise = |t: &&Term| format!("{} (surprise {}.{})", t.says, t.s_milli / 1000, t.s_milli % 1000 / 100);
+        let says = |terms: &[&Term]| terms.iter().map(|t| t.says.clone()).collect::<Vec<_>>().join("; ");
+        match (strong.as_slice(), weak.as_slice()) {
+            ([], weak) => says(weak),
+            (strong, []) => strong.iter().map(with_surprise).collect::<Vec<_>>().join("; "),
+            (strong, weak) => {
+                let strong: Vec<String> = strong.iter().map(with_surprise).collect();
+                format!("{}. Not counted, as it is common here: {}", strong.join("; "), says(weak))
+            }
+        }
+    }
+
     /// Surprise of all terms together. Of the kinds above the floor the best leading group counts, so that a weak term
     /// never takes away from strong ones; the looking for the best costs at most a factor of the number of kinds.
     pub fn surprise(&mut self) -> f64 {
@@ -98,6 +114,12 @@ pub fn level(s: f64, config: &JudgeConfig) -> Option<Severity> {
     } else {
         None
     }
+}
+
+/// True from the level of a signal on: kept in the entity's timeline, without a finding.
+#[must_use]
+pub fn is_signal(s: f64, config: &JudgeConfig) -> bool {
+    s + f64::from(config.sensitivity.clamp(-1, 1)) >= SIGNAL
 }
 
 /// Surprise of a standard normal variable being at least `z`.
@@ -146,6 +168,7 @@ mod tests {
         assert_eq!(level(5.8, &with(-1)), Some(Severity::Low));
         assert_eq!(level(6.1, &with(1)), Some(Severity::High));
         assert_eq!(level(3.9, &with(0)), None);
+        assert!(is_signal(3.0, &with(0)) && !is_signal(3.9, &with(-1)) && is_signal(2.0, &with(1)));
     }
 
     proptest! {

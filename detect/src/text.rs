@@ -55,10 +55,16 @@ pub fn during(hour: Hour) -> String {
     format!("on {} between {} and {} UTC", hour.day(), clock(hour.start()), clock(hour.end()))
 }
 
+/// `at 10:02 UTC on 2026-01-20`
+#[must_use]
+pub fn at(time: EventTime) -> String {
+    format!("at {} UTC on {}", clock(time), time.day())
+}
+
 /// `1 of 1,900`
 #[must_use]
 pub fn one_in(p: f64) -> String {
-    if p >= 0.5 { "every second".to_owned() } else { format!("1 of {}", thousands((1.0 / p.max(1e-9) + 0.5) as u64)) }
+    if p >= 0.5 { "1 of 2".to_owned() } else { format!("1 of {}", thousands((1.0 / p.max(1e-9) + 0.5) as u64)) }
 }
 
 /// Words for how often: unseen, rare (under 1 % of active hours), infrequent (under 10 %), frequent.
@@ -116,7 +122,8 @@ mod tests {
             ("1 peer".into(), "2 days".into(), "3 entities".into(), "2 addresses".into())
         );
         assert_eq!((bytes(512), bytes(12_000), bytes(2_340_000_000)), ("512 bytes".into(), "12 KB".into(), "2.3 GB".into()));
-        assert_eq!(one_in(1.0 / 1900.0), "1 of 1,900");
+        assert_eq!((one_in(1.0 / 1900.0), one_in(0.7)), ("1 of 1,900".into(), "1 of 2".into()));
+        assert_eq!(at(EventTime(1_767_571_200 + 36_120)), "at 10:02 UTC on 2026-01-05");
         assert_eq!(listed(["a", "b", "c"], 2), "a, b and 1 more");
         assert_eq!(listed(["a", "b", "c"], 3), "a, b and c");
         assert_eq!((frequency(0, 9), frequency(1, 500), frequency(1, 50), frequency(9, 20)), ("unseen", "rare", "infrequent", "frequent"));

@@ -319,6 +319,17 @@ impl<'a> NetworkHour<'a> {
         }
     }
 
+    /// Its name in a sentence: where a few functions share the interfaces, theirs, as `vpc-…/sg-…` wakes nobody's memory.
+    #[must_use]
+    pub fn said(&self) -> String {
+        let (_, candidates) = self.attribution(0..self.enis.len() as u32);
+        match candidates.as_slice() {
+            [a, b] => format!("{} or {}", short_name(&a.arn), short_name(&b.arn)),
+            [a, b, c] => format!("{}, {} or {}", short_name(&a.arn), short_name(&b.arn), short_name(&c.arn)),
+            _ => self.name.clone(),
+        }
+    }
+
     /// The conversation behind a contact.
     #[must_use]
     pub fn conversation(&self, contact: Contact) -> &'a Conversation {
@@ -357,6 +368,12 @@ impl<'a> NetworkHour<'a> {
     #[must_use]
     pub fn listed(&self, ip: Ip, at: EventTime) -> Vec<flowtrail_enrich::ListHit> {
         self.facts.book.listed(ip, at)
+    }
+
+    /// Threat-list entries that hold `ip` at `at` or begin to within `secs` after it.
+    #[must_use]
+    pub fn listed_within(&self, ip: Ip, at: EventTime, secs: i64) -> Vec<flowtrail_enrich::ListHit> {
+        self.facts.book.listed_within(ip, at, secs)
     }
 
     /// How sure it is who did what was seen at these interfaces, and who may have: the union of their candidates, each

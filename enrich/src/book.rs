@@ -176,11 +176,13 @@ impl AddressBook {
         inner.index.at(ip, &inner.lists, |from, to| from.is_none_or(|f| f <= at) && to.is_none_or(|t| at < t))
     }
 
-    /// List entries that hold `ip` only after `at`: for telling that something was met before it was listed.
+    /// List entries that hold `ip` at `at` or begin to within `secs` after it, sorted like [`Self::listed`]: for telling
+    /// that something was met before it was listed.
     #[must_use]
-    pub fn listed_later(&self, ip: Ip, at: EventTime) -> Vec<ListHit> {
+    pub fn listed_within(&self, ip: Ip, at: EventTime, secs: i64) -> Vec<ListHit> {
         let inner = &*self.inner;
-        inner.index.at(ip, &inner.lists, |from, _| from.is_some_and(|f| f > at))
+        let last = at.plus(secs);
+        inner.index.at(ip, &inner.lists, |from, to| from.is_none_or(|f| f <= last) && to.is_none_or(|t| at < t))
     }
 
     /// True if there is any list entry to ask for.

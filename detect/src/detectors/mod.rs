@@ -19,6 +19,7 @@ pub mod new_api_call;
 pub mod new_peer;
 pub mod privilege_escalation;
 pub mod scan;
+pub mod swept;
 pub mod threat_list;
 
 #[cfg(test)]
@@ -141,7 +142,8 @@ pub fn pointers(finding: &Finding) -> String {
 #[must_use]
 pub fn coverage(finding: &Finding) -> String {
     match finding.coverage_milli {
-        1000.. => "Coverage: nothing is known to be missing from this hour's input.".to_owned(),
+        // Holes that AWS itself reports (SKIPDATA) are counted by flow log, not by entity: they are not known here.
+        1000.. => "Coverage: what AWS left out of this hour, if anything, is counted in `coverage`.".to_owned(),
         part => format!("Coverage: {} % of the expected input was there.", part / 10),
     }
 }

@@ -12,7 +12,7 @@ use crate::fleet::FleetDelta;
 use crate::hour::AccountHour;
 use crate::novelty::{Learned, Novelty, NoveltyOdds, SETTLING_HOURS, Space, flags, key_of};
 use crate::profile::{Age, warm_up_of};
-use crate::surprise::{Evidence, LOW, SIGNAL, level, milli, of_p};
+use crate::surprise::{Evidence, LOW, is_signal, level, milli, of_p};
 use crate::text;
 use crate::window::{ActionHour, FunctionHour, evidence_of_rows};
 
@@ -61,12 +61,27 @@ fn write_key(service: &str) -> u64 {
     key_of(Space::Action, "write", service)
 }
 
-fn action_key(service: &str, action: &str) -> u64 {
+fn full_name(service: &str, action: &str) -> String {
     let mut name = String::with_capacity(service.len() + action.len() + 1);
     name.push_str(service);
     name.push(':');
     name.push_str(action);
-    key_of(Space::Action, "action", &name)
+    name
+}
+
+fn action_key(service: &str, action: &str) -> u64 {
+    key_of(Space::Action, "action", &full_name(service, action))
+}
+
+/// The key of an action that was only ever denied. It is no news when denied again, but it is when it is allowed: an
+/// attempt must not make the deed ordinary.
+fn tried_key(service: &str, action: &str) -> u64 {
+    key_of(Space::Action, "tried", &full_name(service, action))
+}
+
+/// Every call of it in this hour was denied.
+fn only_tried(call: &ActionHour<'_>) -> bool {
+    call.count > 0 && call.denied == call.count
 }
 
 /// Tier 1 of detectors.md 2.
@@ -110,7 +125,11 @@ struct Fresh<'f, 'a> {
 
 fn fresh<'f, 'a>(profile: &FunctionProfile, look: &'f FunctionLook<'_, 'a>, context: &Context<'_>) -> Vec<Fresh<'f, 'a>> {
     let day = context.hour.day();
-    let new = look.function.actions.iter().filter(|c| !profile.actions.knows(action_key(c.service, c.action), day));
+    let known = |c: &ActionHour<'_>| {
+        profile.actions.knows(action_key(c.service, c.action), day)
+            || only_tried(c) && profile.actions.knows(tried_key(c.service, c.action), day)
+    };
+    let new = look.function.actions.iter().filter(|c| !known(c));
     new.map(|call| Fresh { call, tier: tier(call, profile, context), new_service: !profile.actions.knows(service_key(call.service), day) })
         .collect()
 }
@@ -120,7 +139,7 @@ pub struct NewApiCall;
 
 impl Detector for NewApiCall {
     const NAME: &'static str = "new_api_call";
-    const VERSION: i32 = 1;
+    const VERSION: i32 = 2;
     type Baseline = FunctionProfile;
     type Hour<'h> = FunctionLook<'h, 'h>;
 
@@ -159,6 +178,10 @@ impl Detector for NewApiCall {
         let mut calls = 0;
         for call in &look.function.actions {
             calls += call.count;
+            if only_tried(call) {
+                keys.push(Learned { key: tried_key(call.service, call.action), flags: 0, name: None });
+                continue;
+            }
             keys.push(Learned { key: service_key(call.service), flags: 0, name: None });
             let key = action_key(call.service, call.action);
             let name = (!profile.actions.knows(key, day)).then(|| format!("{}:{}", call.service, call.action));
@@ -232,7 +255,7 @@ impl NewApiCall {
             s = s.max(LOW);
             rule = "\nThe fleet is small, so a rule speaks: a sensitive action was never called before.";
         }
-        let allowed = if call.denied == call.count {
+        let allowed = if only_tried(call) {
             "denied".to_owned()
         } else if call.errors == call.count {
             "failed".to_owned()
@@ -240,7 +263,7 @@ impl NewApiCall {
             "allowed".to_owned()
         };
         let mut finding = self.draft(profile, look, &[call], context);
-        finding.severity = severity.or((s >= SIGNAL).then_some(Severity::Informational))?;
+        finding.severity = severity.or(is_signal(s, context.config).then_some(Severity::Informational))?;
         finding.score_milli = milli(s);
         finding.subject_kind = "action".into();
         finding.subject_name.clone_from(&name);
@@ -254,15 +277,14 @@ impl NewApiCall {
         finding.title = format!("{function} called {name} for the first time ({allowed})");
         let service = if fresh.new_service { format!(" The service {} is new to it as well.", call.service) } else { String::new() };
         finding.explanation = format!(
-            "`{function}` called {name} {} at {} {} ({allowed}), as {}.{service}\n{}\n\
+            "`{function}` called {name} {}{} ({allowed}), as {}.{service}\n{}\n\
              Unusual because {}.{rule}\n\
              It would have stayed silent had the function called this action in the last 30 days, or in its first 14 days or 50 calls.\n{}",
-            text::count(call.count, "time"),
-            text::clock(call.first),
-            text::during(context.hour),
+            if call.count == 1 { String::new() } else { format!("{}, first ", text::count(call.count, "time")) },
+            text::at(call.first),
             call.principal,
             learned_words(profile, look, context),
-            words(&evidence),
+            evidence.words(),
             closing(&finding),
         );
         finding.next_steps = next_steps(function, &name);
@@ -298,7 +320,7 @@ impl NewApiCall {
             rule = "\nThe fleet is small, so a rule speaks: eight or more read actions that it never called, in one hour.";
         }
         let mut finding = self.draft(profile, look, &reads, context);
-        finding.severity = severity.or((s >= SIGNAL).then_some(Severity::Informational))?;
+        finding.severity = severity.or(is_signal(s, context.config).then_some(Severity::Informational))?;
         finding.score_milli = milli(s);
         finding.subject_kind = "action".into();
         finding.subject = "enumeration".into();
@@ -318,7 +340,7 @@ impl NewApiCall {
             text::count(finding.count.max(0) as u64, "call"),
             reads.first().map_or("", |c| c.principal),
             learned_words(profile, look, context),
-            words(&evidence),
+            evidence.words(),
             closing(&finding),
         );
         finding.next_steps = next_steps(function, "these actions");
@@ -350,10 +372,6 @@ impl NewApiCall {
     }
 }
 
-fn words(evidence: &Evidence) -> String {
-    evidence.terms.iter().map(|t| format!("{} (S {}.{})", t.says, t.s_milli / 1000, t.s_milli % 1000 / 100)).collect::<Vec<_>>().join("; ")
-}
-
 fn novelty_words(odds: &NoveltyOdds, look: &FunctionLook<'_, '_>, new: usize) -> String {
     let deploy = if look.deployed { "it was deployed within the last 24 h" } else { "no deploy in the last 24 h" };
     let several = if new > 1 { format!("; this hour has {new} new ones") } else { String::new() };
@@ -364,6 +382,7 @@ fn novelty_words(odds: &NoveltyOdds, look: &FunctionLook<'_, '_>, new: usize) ->
 fn prevalence_words(known_to: u32, context: &Context<'_>) -> String {
     match known_to {
         0 => "no other function is known to call it".to_owned(),
+        1 => "one other function calls it".to_owned(),
         n => format!("{} of {} call it", n, text::count(context.fleet.entities(Space::Action).max(i64::from(n)) as u64, "function")),
     }
 }

@@ -12,7 +12,7 @@ use crate::finding::{Finding, Severity};
 use crate::fleet::FleetDelta;
 use crate::novelty::{KNOWN_MAX, Learned, Novelty, NoveltyOdds, SETTLING_HOURS, Space, flags, key_of, key_of_bytes};
 use crate::profile::{Age, warm_up_of};
-use crate::surprise::{self, Evidence, KIND_CAP, LOW, SIGNAL, level, milli, of_normal, of_p};
+use crate::surprise::{self, Evidence, KIND_CAP, LOW, is_signal, level, milli, of_normal, of_p};
 use crate::text;
 use crate::window::{NetworkHour, PeerHour};
 
@@ -265,7 +265,7 @@ pub struct NewPeer;
 
 impl Detector for NewPeer {
     const NAME: &'static str = "new_peer";
-    const VERSION: i32 = 1;
+    const VERSION: i32 = 2;
     type Baseline = NetworkProfile;
     type Hour<'h> = NetworkLook<'h, 'h>;
 
@@ -481,7 +481,7 @@ impl NewPeer {
             rule =
                 "\nA rule speaks: an upload to a new address, more than three times the highest hour to all of outside that is remembered.";
         }
-        let severity = severity.or((s >= SIGNAL).then_some(Severity::Informational))?;
+        let severity = severity.or(is_signal(s, context.config).then_some(Severity::Informational))?;
 
         let enis: Vec<u32> = contacts.iter().map(|c| c.eni).collect();
         let mut finding = draft::<Self>(context, &network.id, &network.name, network.region.as_deref());
@@ -517,19 +517,16 @@ impl NewPeer {
             (true, true) => "tried to reach (refused)",
             (true, false) => "tried to reach (no answer)",
         };
-        finding.title = format!("{} {did} {target}{called} for the first time", network.name);
+        let said = network.said();
+        finding.title = format!("{said} {did} {target}{called} for the first time");
         let usual: Vec<&str> = profile.peers.named(day).into_iter().map(|n| n.0).collect();
         let peers_known = text::count(profile.peers.counted(day), "peer");
-        let terms: Vec<String> =
-            evidence.terms.iter().map(|t| format!("{} (S {}.{})", t.says, t.s_milli / 1000, t.s_milli % 1000 / 100)).collect();
         finding.explanation = format!(
-            "`{}` {did} {target}{called} at {} {}: {} out, {} in, {}.\n\
-             Learned: in {} and {} it had {}{}, and about {} with a new one in the last month.\n\
+            "`{said}` {did} {target}{called} {}: {} out, {} in, {}.\n\
+             Learned: in {} and {} it had {}{}, and {} with a new one in the last month.\n\
              Unusual because {}.{rule}\n\
              It would have stayed silent had the peer been met in the last 30 days, lain in a known neighbourhood or service, or in the first 14 days.\n{}",
-            network.name,
-            text::clock(peer.first),
-            text::during(context.hour),
+            text::at(peer.first),
             text::bytes(peer.sent),
             text::bytes(peer.received),
             text::count(peer.flows, "flow record"),
@@ -537,16 +534,18 @@ impl NewPeer {
             text::count(u64::from(profile.age.active), "active hour"),
             peers_known,
             if usual.is_empty() { String::new() } else { format!(" (most recently {})", text::listed(usual, 3)) },
-            text::count((rates.r + 0.5) as u64, "hour"),
-            terms.join("; "),
+            match (rates.r + 0.5) as u64 {
+                0 => "no hour".to_owned(),
+                hours => format!("about {}", text::count(hours, "hour")),
+            },
+            evidence.words(),
             closing(&finding),
         );
         finding.next_steps = format!(
-            "1. Ask the owner of {} whether {} is expected; look for a deploy, a new dependency or a changed endpoint.\n\
+            "1. Ask the owner of {said} whether {} is expected; look for a deploy, a new dependency or a changed endpoint.\n\
              2. Look the address up (reverse DNS, passive DNS, threat intelligence) and query `flows` for other interfaces that talk to it.\n\
              3. If it is not expected: block the address in the security group or network ACL, set the function's reserved concurrency to 0, \
              rotate its role's credentials, and keep the code package for analysis.",
-            finding.candidates.first().map_or(network.name.as_str(), |c| crate::entity::short_name(&c.arn)),
             peer.ip,
         );
         finding.evidence_terms = evidence.terms;
@@ -568,10 +567,9 @@ fn prevalence_words(known_to: u32, entities: u64) -> String {
     match known_to {
         0 if entities > 0 => format!("nobody else among {} knows this peer", text::count(entities, "entity")),
         0 => "no other entity is known to talk to this peer".to_owned(),
-        n => format!("{} of {} know this peer", thousands_of(n), text::count(entities.max(u64::from(n)), "entity")),
+        n => {
+            let knows = if n == 1 { "knows" } else { "know" };
+            format!("{} of {} {knows} this peer", text::thousands(u64::from(n)), text::count(entities.max(u64::from(n)), "entity"))
+        }
     }
-}
-
-fn thousands_of(n: u32) -> String {
-    text::thousands(u64::from(n))
 }

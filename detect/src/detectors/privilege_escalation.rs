@@ -15,7 +15,7 @@ use crate::entity::{EntityId, EntityKind, short_name};
 use crate::escalation::StepKind;
 use crate::finding::{EvidenceRef, Finding, Severity, Term};
 use crate::fleet::FleetDelta;
-use crate::hour::{AccountHour, NONE};
+use crate::hour::{AccountHour, ApiRow, NONE};
 use crate::novelty::day16;
 use crate::surprise::milli;
 use crate::text;
@@ -23,6 +23,8 @@ use crate::window::{PrincipalHour, evidence_at, is_denied};
 
 /// How far apart the steps of one escalation may lie.
 const SPAN_SECS: i64 = 24 * 3600;
+/// Steps of one hour that are looked at, by (rank, hash): a principal can make more than could be compared with each other.
+const HOUR_STEPS_MAX: usize = 256;
 /// Steps remembered of a principal, the latest.
 const STEPS_MAX: usize = 64;
 /// Functions remembered as deployed by a principal, by smallest hash.
@@ -100,7 +102,35 @@ impl Pattern {
             Self::ForeignLayer => "running code of another account inside the function",
             Self::OpenLayer => "sharing a layer with anybody or an outside account",
             Self::PassRole => "handing a role to a new function and setting it off",
-            Self::Hijack => "changing the code of a function that it never deployed before, which then runs with the function's role",
+            Self::Hijack => "changing what runs in a function that it never deployed before, with that function's role",
+        }
+    }
+
+    /// What it comes to, in a title.
+    fn short(self) -> &'static str {
+        match self {
+            Self::AdminPolicy => "administrator rights",
+            Self::DefaultVersion => "another version of a policy",
+            Self::AdminGroup => "a group of administrators",
+            Self::Credentials => "credentials for another user",
+            Self::TrustChanged | Self::ForeignRole => "outsiders may take the role",
+            Self::BackdoorRole => "a backdoor role",
+            Self::TrustTaken => "trust changed and the role taken",
+            Self::Door => "outsiders may use the function",
+            Self::OpenUrl => "a public address without authentication",
+            Self::ForeignLayer => "code of another account",
+            Self::OpenLayer => "a layer shared with outsiders",
+            Self::PassRole => "a role handed to a new function",
+            Self::Hijack => "a function new to it",
+        }
+    }
+
+    /// A part of `other`, which says it too.
+    fn is_told_by(self, other: Self) -> bool {
+        match other {
+            Self::BackdoorRole => matches!(self, Self::ForeignRole | Self::TrustChanged),
+            Self::TrustTaken => self == Self::TrustChanged,
+            _ => false,
         }
     }
 
@@ -147,7 +177,7 @@ pub struct PrivilegeEscalation;
 
 impl Detector for PrivilegeEscalation {
     const NAME: &'static str = "privilege_escalation";
-    const VERSION: i32 = 1;
+    const VERSION: i32 = 2;
     type Baseline = PrincipalProfile;
     type Hour<'h> = PrincipalLook<'h, 'h>;
 
@@ -259,8 +289,7 @@ fn steps<'a>(profile: &'a PrincipalProfile, look: &PrincipalLook<'_, 'a>) -> Vec
         });
     }
     let hour = look.hour;
-    for row in look.principal.rows.iter().filter_map(|r| hour.calls.get(*r as usize)) {
-        let Some(kind) = StepKind::parse(hour.text(row.step)) else { continue };
+    for (kind, row) in rows_that_matter(profile, look) {
         let error = hour.opt(row.error);
         let denied = error.is_some_and(is_denied);
         steps.push(Step {
@@ -281,6 +310,34 @@ fn steps<'a>(profile: &'a PrincipalProfile, look: &PrincipalLook<'_, 'a>) -> Vec
     // Calls of one second have no order among themselves; their evidence settles it the same way everywhere.
     steps.sort_by(|a, b| (a.time, a.kind, a.target, &a.at).cmp(&(b.time, b.kind, b.target, &b.at)));
     steps
+}
+
+/// The hour's rows, at most [`HOUR_STEPS_MAX`]. Taking a role is everyday life and matters only where its trust was changed
+/// within the day, so a busy role's thousands of calls push nothing else out.
+fn rows_that_matter<'a>(profile: &PrincipalProfile, look: &PrincipalLook<'_, 'a>) -> Vec<(StepKind, &'a ApiRow)> {
+    let hour = look.hour;
+    let mut rows: Vec<(StepKind, &'a ApiRow)> = Vec::new();
+    let mut taken: Vec<(StepKind, &'a ApiRow)> = Vec::new();
+    for row in look.principal.rows.iter().filter_map(|r| hour.calls.get(*r as usize)) {
+        match StepKind::parse(hour.text(row.step)) {
+            Some(StepKind::AssumeRole) => taken.push((StepKind::AssumeRole, row)),
+            Some(kind) => rows.push((kind, row)),
+            None => {}
+        }
+    }
+    let remembered = profile.steps.iter().filter(|s| s.step == StepKind::UpdateTrust.as_str()).map(|s| s.target.as_str());
+    let mut trusted: Vec<&str> = rows.iter().filter(|r| r.0 == StepKind::UpdateTrust).map(|r| hour.text(r.1.target)).collect();
+    trusted.extend(remembered);
+    let changed = |row: &ApiRow| trusted.iter().any(|t| !t.is_empty() && short_name(t) == short_name(hour.text(row.target)));
+    taken.retain(|(_, row)| changed(row));
+    rows.extend(taken);
+    if rows.len() > HOUR_STEPS_MAX {
+        // Deploys are the many; what gives rights comes first.
+        let rank = |kind: StepKind| u8::from(is_deploy(kind) || matches!(kind, StepKind::AssumeRole | StepKind::Alias));
+        rows.sort_unstable_by_key(|(kind, row)| (rank(*kind), row.id));
+        rows.truncate(HOUR_STEPS_MAX);
+    }
+    rows
 }
 
 /// Every pattern that a step of this hour completes.
@@ -381,7 +438,9 @@ fn matches<'s, 'a>(
                     say(Pattern::PassRole, Severity::Low, Some(created));
                 }
             }
-            StepKind::UpdateCode if !step.denied && known_account && !step.target.is_empty() => {
+            StepKind::UpdateCode | StepKind::UpdateConfiguration
+                if !step.denied && known_account && !step.target.is_empty() && (step.kind == StepKind::UpdateCode || flag("runs")) =>
+            {
                 let day = day16(context.hour.day());
                 let key = hash(step.target);
                 let deployed =
@@ -448,9 +507,10 @@ impl PrivilegeEscalation {
         found.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.pattern.cmp(&b.pattern)).then_with(|| time_of(a).cmp(&time_of(b))));
         let strongest = found.first()?;
         let mut severity = strongest.severity;
+        let denied = strongest.steps.iter().all(|s| s.denied);
         // A function's own role has no business with rights: its code or its credentials are in other hands.
         let own_role = strongest.steps.iter().find_map(|s| s.function);
-        if own_role.is_some() {
+        if own_role.is_some() && !denied {
             severity = match severity {
                 Severity::High | Severity::Critical => Severity::Critical,
                 Severity::Medium => Severity::High,
@@ -472,7 +532,6 @@ impl PrivilegeEscalation {
             finding.candidates =
                 vec![Candidate { arn: function.to_owned(), weight_milli: 1000, evidence: "credentials issued to it (inScopeOf)".into() }];
         }
-        let denied = strongest.steps.iter().all(|s| s.denied);
         let action = strongest.steps.last().map_or("", |s| s.action);
         let shown_target = if target.is_empty() { "an unnamed target" } else { target };
         finding.severity = severity;
@@ -513,7 +572,7 @@ impl PrivilegeEscalation {
         .to_string();
         let tried = if denied { " (denied)" } else { "" };
         let whose = if own_role.is_some() { " with a function's own role" } else { "" };
-        finding.title = format!("{name} ran {action} on {}{tried}{whose}", short_name(shown_target));
+        finding.title = format!("{name} ran {action} on {}{tried}{whose}: {}", short_name(shown_target), strongest.pattern.short());
         let told: Vec<String> = steps
             .iter()
             .map(|s| {
@@ -527,8 +586,12 @@ impl PrivilegeEscalation {
             (source, "") => format!(" from {source}"),
             (source, key) => format!(" from {source} with key {key}"),
         };
-        let mut patterns: Vec<&str> = found.iter().map(|m| m.pattern.words()).collect();
-        patterns.dedup();
+        let mut patterns: Vec<&str> = Vec::new();
+        for one in found.iter().map(|m| m.pattern) {
+            if !patterns.contains(&one.words()) && !found.iter().any(|m| one.is_told_by(m.pattern)) {
+                patterns.push(one.words());
+            }
+        }
         let times = found.iter().map(|m| profile.times(m.pattern, day)).max().unwrap_or(0);
         let history = match times {
             0 => "it did not do the same in the last 30 days".to_owned(),
@@ -536,21 +599,23 @@ impl PrivilegeEscalation {
         };
         let history = if usual > 0 { format!("{history}, so this is told as information only") } else { history };
         finding.explanation = format!(
-            "`{principal}` ran {}{from}, on {}. Together this is {}.\n\
+            "`{principal}` ran {}{from}, on {} (UTC). {} {}.\n\
              Learned: {history}{}.\n\
-             Unusual because these calls form a published way to more rights{}{}.\n\
+             Unusual because {} a published way to more rights{}{}.\n\
              It would have been information only had this principal done the same at least {USUAL} times in 30 days.\n\
              {}",
             text::listed(told.iter().map(String::as_str), 8),
             context.hour.day(),
-            text::listed(patterns, 4),
+            if told.len() == 1 { "This is" } else { "Together this is" },
+            patterns.join("; and "),
             profile.since.map_or_else(
-                || "; no such call of it is known from before".to_owned(),
-                |h| format!("; its first such call was on {}", h.day())
+                || "; no call of this kind is known of it from before".to_owned(),
+                |h| format!("; its first call of this kind was on {}", h.day())
             ),
+            if told.len() == 1 { "this call is" } else { "these calls form" },
             if denied { ", and were denied: somebody tried" } else { "" },
             own_role.map_or_else(String::new, |f| format!(
-                "; they were made by the code of function {}, or by whoever holds its credentials",
+                "; made by the code of function {} itself, or by whoever holds its credentials",
                 short_name(f)
             )),
             closing_of_principal(&finding),
@@ -618,7 +683,7 @@ fn about(step: &Step<'_>) -> String {
 /// Principals have no interfaces: "who" is the principal itself, or the function whose credentials were used.
 fn closing_of_principal(finding: &Finding) -> String {
     if finding.candidates.is_empty() {
-        format!("{}\nWho: {} itself, as CloudTrail names it.\n{}", super::coverage(finding), finding.entity_name, super::pointers(finding))
+        format!("{}\nWho: {}, as CloudTrail names the caller.\n{}", super::coverage(finding), finding.entity_name, super::pointers(finding))
     } else {
         closing(finding)
     }

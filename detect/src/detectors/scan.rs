@@ -19,13 +19,17 @@ use crate::novelty::{NoveltyOdds, Space, day16};
 use crate::profile::warm_up_of;
 use crate::surprise::{CAP, Evidence, MEDIUM, level, milli, of_p};
 use crate::text;
-use crate::window::PeerHour;
+use crate::window::{NetworkHour, PeerHour};
 
 /// `ln(.99 / 1e-6)`: detection .99, one false alarm in a million.
 const ALARM: f64 = 13.8;
 /// Hosts on one port that make a sweep, ports on one host that make a scan (Zeek's scan policy).
-const SWEEP_HOSTS: usize = 25;
+pub(crate) const SWEEP_HOSTS: usize = 25;
 const SCAN_PORTS: usize = 15;
+/// Hosts that must fail for a sweep that others answer: as many as alarm by themselves at the usual success of .8.
+const HALF_FAILED: usize = 10;
+/// An entity that fails more often than this says nothing by failing at a third of its contacts.
+const HALF_SUCCESS: f64 = 0.75;
 /// First contacts (answered, failed) that an entity is taken to have made before it was known.
 const PRIOR: (f64, f64) = (31.0, 3.0);
 /// Tried keys kept, by smallest hash.
@@ -154,6 +158,20 @@ fn tally(look: &NetworkLook<'_, '_>, outage: &[Ip]) -> Tally {
     tally
 }
 
+/// A sweep that many answer: at least [`SWEEP_HOSTS`] new hosts on one port, of which at least [`HALF_FAILED`] and a
+/// third failed. Who works through a list of hosts that mostly live is answered too often for the walk to alarm, which
+/// weighs an answer as much as several failures. (hosts, port); ties go to the smaller port.
+fn half_answered(look: &NetworkLook<'_, '_>, outage: &[Ip]) -> Option<(usize, (u16, u8))> {
+    let mut hosts: BTreeMap<(u16, u8), (usize, usize)> = BTreeMap::new();
+    for pair in look.pairs.iter().filter(|p| counts(look, outage, p)) {
+        let slot = hosts.entry((pair.port, pair.protocol)).or_default();
+        slot.0 += 1;
+        slot.1 += usize::from(pair.outcome == Outcome::Failed && !pair.tried);
+    }
+    let swept = hosts.into_iter().filter(|(_, (n, failed))| *n >= SWEEP_HOSTS && *failed >= HALF_FAILED && failed * 3 >= *n);
+    swept.max_by(|a, b| a.1.cmp(&b.1).then_with(|| b.0.cmp(&a.0))).map(|(port, (n, _))| (n, port))
+}
+
 /// The port with the most hosts, and the host with the most ports. A scan that finds something is still one: answered
 /// contacts count towards its shape. Ties go to the smaller port or address.
 #[allow(clippy::type_complexity)]
@@ -173,7 +191,7 @@ fn shape(look: &NetworkLook<'_, '_>, outage: &[Ip]) -> (Option<(usize, (u16, u8)
 
 impl Detector for Scan {
     const NAME: &'static str = "scan";
-    const VERSION: i32 = 1;
+    const VERSION: i32 = 2;
     type Baseline = NetworkProfile;
     type Hour<'h> = NetworkLook<'h, 'h>;
 
@@ -240,15 +258,18 @@ impl Scan {
         let past = profile.scan.hours.iter().filter(|h| h.hour.0 >= oldest && h.hour < context.hour);
         let (s, f) = past.fold((0u64, 0u64), |(s, f), h| (s + u64::from(h.answered), f + u64::from(h.failed)));
         let slow = walk(s as f64 + tally.answered as f64, f as f64 + tally.failed_first as f64, t0);
-        let is_slow = now < ALARM;
-        if is_slow && (slow < ALARM || tally.failed_first == 0 || f == 0) {
+        let is_slow = now < ALARM && slow >= ALARM && tally.failed_first > 0 && f > 0;
+        let may_be_half = now < ALARM && !is_slow && t0 >= HALF_SUCCESS && tally.failed_first >= HALF_FAILED;
+        let half = if may_be_half { half_answered(look, context.outage) } else { None };
+        if now < ALARM && !is_slow && half.is_none() {
             return None;
         }
         let network = look.network;
+        let said = network.said();
         let ip_of = |peer: u32| network.peers.get(peer as usize).map(|p| p.ip);
         let (sweep, scan) = shape(look, context.outage);
-        let sweep = sweep.filter(|s| s.0 >= SWEEP_HOSTS);
-        let scan = scan.filter(|s| s.0 >= SCAN_PORTS);
+        let sweep = half.or_else(|| sweep.filter(|s| s.0 >= SWEEP_HOSTS));
+        let scan = scan.filter(|s| s.0 >= SCAN_PORTS && half.is_none());
         if !warm && sweep.is_none() && scan.is_none() {
             return None;
         }
@@ -260,22 +281,25 @@ impl Scan {
             (Some((hosts, (port, protocol))), other) if other.is_none_or(|o| o.0 < hosts) => {
                 let port = text::port(port, protocol);
                 (subject_kind, subject) = ("port", format!("port {port}"));
-                title = format!("{} swept {} on port {port}", network.name, text::count(hosts as u64, "host"));
-                severity = level(s_walk, context.config).unwrap_or(Severity::Medium).max(Severity::Medium);
+                title = format!("{said} swept {} on port {port}", text::count(hosts as u64, "host"));
+                (severity, s_walk) = match half {
+                    Some(_) => (Severity::Low, surprise_of(Severity::Low)),
+                    None => (level(s_walk, context.config).unwrap_or(Severity::Medium).max(Severity::Medium), s_walk),
+                };
                 technique = "T1018";
             }
             (_, Some((ports, ip))) => {
                 (subject_kind, subject) = ("host", ip.to_string());
-                title = format!("{} scanned {} of {ip}", network.name, text::count(ports as u64, "port"));
+                title = format!("{said} scanned {} of {ip}", text::count(ports as u64, "port"));
                 severity = level(s_walk, context.config).unwrap_or(Severity::Medium).max(Severity::Medium);
                 technique = "T1046";
             }
             _ => {
                 (subject_kind, subject) = ("contacts", "many failed contacts".to_owned());
                 title = if is_slow {
-                    format!("{} failed to reach new peers again and again over 24 hours", network.name)
+                    format!("{said} failed to reach new peers again and again over 24 hours")
                 } else {
-                    format!("{} had {}", network.name, tries(tally.failed))
+                    format!("{said} had {}", tries(tally.failed))
                 };
                 severity = Severity::Low;
                 s_walk = s_walk.min(MEDIUM - 0.001);
@@ -314,7 +338,10 @@ impl Scan {
         finding.evidence_terms.push(crate::finding::Term {
             kind: "walk".into(),
             s_milli: milli(s_walk),
-            says: format!("{} and {} answered weigh L = {:.1} against a limit of {ALARM}", tries(tally.failed), tally.answered, l),
+            says: match half {
+                Some((hosts, _)) => format!("{hosts} new hosts on one port, at least a third of which failed"),
+                None => format!("{} and {} answered weigh L = {l:.1} against a limit of {ALARM}", tries(tally.failed), tally.answered),
+            },
         });
         let refused = pairs.iter().filter(|p| p.outcome == Outcome::Failed).count();
         let answered = pairs.iter().filter(|p| p.outcome == Outcome::Succeeded).count();
@@ -322,35 +349,48 @@ impl Scan {
         let ports = distinct(pairs.iter().map(|p| (p.port, p.protocol)));
         let slow_words =
             if is_slow { format!(" Together with {f} failed ones of the 23 hours before it is a slow scan.") } else { String::new() };
+        let learned = match usual {
+            0 => "no first contact of it was seen before".to_owned(),
+            _ => format!(
+                "in {} {} of its {} failed ({} %)",
+                text::count(profile.age.days(context.hour).max(0) as u64, "day"),
+                profile.scan.bad,
+                text::count(u64::from(usual), "first contact"),
+                u64::from(profile.scan.bad) * 100 / u64::from(usual)
+            ),
+        };
+        let unusual = match half {
+            Some((hosts, _)) => format!(
+                "{hosts} hosts it never met on one port within an hour, a third or more of them in vain, is how a list of targets is worked through; \
+                 so many answered that it may also be a crawler, hence only low"
+            ),
+            None => format!(
+                "the first contacts of this entity are answered at least {:.0} % of the time, and so many failures are e^{l:.1} times likelier from a scanner",
+                t0 * 100.0
+            ),
+        };
+        let silent = match half {
+            Some(_) => format!("below {SWEEP_HOSTS} new hosts on a port or {HALF_FAILED} failures among them"),
+            None => {
+                format!("below about {:.0} more failures than answers", (ALARM / libm::log((1.0 - t0 / 4.0) / (1.0 - t0))).max(1.0))
+            }
+        };
         finding.explanation = format!(
-            "`{}` tried {} on {} it did not know, {}: {refused} were refused or never answered, {answered} were answered.{slow_words}\n\
-             Learned: in {} {} of its {} failed ({}).\n\
-             Unusual because for an entity whose first contacts are answered at least {:.0} % of the time, so many failures have a likelihood ratio of e^{:.1} for a scanner.\n\
-             It would have stayed silent below about {:.0} more failures than answers, or had the peers been known{}.\n{}",
-            network.name,
+            "`{said}` tried {} on {} it did not know, {}: {refused} were refused or never answered, {answered} were answered.{slow_words}\n\
+             Learned: {learned}.\n\
+             Unusual because {unusual}.\n\
+             It would have stayed silent {silent}, or had the peers been known{}.\n{}",
             text::count(ports as u64, "port"),
             text::count(hosts as u64, "host"),
             text::during(context.hour),
-            text::count(profile.age.days(context.hour).max(0) as u64, "day"),
-            profile.scan.bad,
-            text::count(u64::from(usual), "first contact"),
-            if usual == 0 {
-                "none were seen before".to_owned()
-            } else {
-                format!("{} %", u64::from(profile.scan.bad) * 100 / u64::from(usual))
-            },
-            t0 * 100.0,
-            l,
-            (ALARM / libm::log((1.0 - t0 / 4.0) / (1.0 - t0))).max(1.0),
             if warm { "" } else { ", and in its first 3 days below 25 hosts on a port or 15 ports of a host" },
             closing(&finding),
         );
         finding.title = title;
         finding.next_steps = format!(
-            "1. Find out what {} ran in that hour: a scanner, a health check with a wrong list, or somebody's shell.\n\
+            "1. Find out what {said} ran in that hour: a scanner, a health check with a wrong list, or somebody's shell.\n\
              2. Look in `flows` at the contacts that were answered: they are what was found.\n\
              3. If nobody can explain it: cut the security group's outbound rules to the known peers, set reserved concurrency to 0, and rotate the role's credentials.",
-            finding.candidates.first().map_or(network.name.as_str(), |c| crate::entity::short_name(&c.arn)),
         );
         Some(finding)
     }
@@ -405,19 +445,18 @@ impl Scan {
             seen.dedup();
             seen.into_iter().filter_map(|p| network.peers.get(p as usize)).map(|p| shown(&network.peer_name(p).name, p.ip)).collect()
         };
+        let said = network.said();
         finding.title = format!(
-            "{} reached {} on {}",
-            network.name,
+            "{said} reached {} on port {}",
             text::count(peers as u64, "new internal peer"),
             text::listed(ports.iter().map(String::as_str), 4)
         );
         finding.learned = json!({ "days": profile.age.days(context.hour), "active_hours": profile.age.active, "known_peers": profile.peers.counted(context.hour.day()) }).to_string();
         finding.explanation = format!(
-            "`{}` was answered by {} it never talked to before, on port {}, {}: {}.\n\
+            "`{said}` was answered by {} it never talked to before, on port {}, {}: {}.\n\
              Learned: in {} and {} it had {}.\n\
              Unusual because {}.\n\
              It would have stayed silent with fewer than {LATERAL_PEERS} such peers, or had it met them before.\n{}",
-            network.name,
             text::count(peers as u64, "internal peer"),
             text::listed(ports.iter().map(String::as_str), 6),
             text::during(context.hour),
@@ -425,7 +464,7 @@ impl Scan {
             text::count(profile.age.days(context.hour).max(0) as u64, "day"),
             text::count(u64::from(profile.age.active), "active hour"),
             text::count(profile.peers.counted(context.hour.day()), "known peer"),
-            evidence.terms.iter().map(|t| t.says.clone()).collect::<Vec<_>>().join("; "),
+            evidence.words(),
             closing(&finding),
         );
         finding.evidence_terms = evidence.terms;
@@ -439,10 +478,7 @@ impl Scan {
     /// Many sources or ports refused at one of our addresses: somebody scans us. One finding per target.
     fn scanned(&self, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Vec<Finding> {
         let network = look.network;
-        let own = |c: &Contact| {
-            let conversation = network.conversation(*c);
-            if c.own_client { conversation.client } else { conversation.server }
-        };
+        let own = |c: &Contact| own_address(network, c);
         let mut targets: BTreeMap<Ip, (Vec<Ip>, Vec<(u16, u8)>, Vec<Contact>)> = BTreeMap::new();
         for contact in network.inbound.iter().filter(|c| network.conversation(**c).rejected) {
             let target = targets.entry(own(contact)).or_default();
@@ -482,25 +518,31 @@ impl Scan {
             finding.direction = Some("in".into());
             finding.tactics = vec!["TA0007".into()];
             finding.techniques = vec!["T1046".into()];
-            finding.title = format!("{} was scanned: {} refused at {ip}", network.name, text::count(sources.len() as u64, "source"));
+            let (by, at) = (text::count(sources.len() as u64, "source"), text::count(ports.len() as u64, "port"));
+            let who = list_of_sources(network, &contacts, context);
+            finding.title = format!("{} was scanned: {at} refused to {by} at {ip}", network.name);
             finding.evidence_terms.push(crate::finding::Term {
                 kind: "walk".into(),
                 s_milli: milli(surprise_of(severity)),
                 says: format!("{} on {} refused", text::count(sources.len() as u64, "source"), text::count(ports.len() as u64, "port")),
             });
             finding.explanation = format!(
-                "{} tried {} at {ip} of `{}` and were refused, {}.{}\n\
-                 Learned: nothing is learned of refused visitors; this counts from 25 sources or 15 ports on.\n\
-                 Unusual only in number: addresses that the internet can reach see this every day.\n\
-                 It would have stayed silent below 25 sources and 15 ports.\n{}",
-                text::count(sources.len() as u64, "source"),
-                text::count(ports.len() as u64, "port"),
+                "{by} tried {at} at {ip} of `{}` and {} refused, {}: {who}.{}\n\
+                 Learned: nothing is learned of refused visitors; this counts from {SWEEP_HOSTS} sources or {SCAN_PORTS} ports on.\n\
+                 Unusual {}.\n\
+                 It would have stayed silent below {SWEEP_HOSTS} sources and {SCAN_PORTS} ports.\n{}",
                 network.name,
+                if sources.len() == 1 { "was" } else { "were" },
                 text::during(context.hour),
                 if answered.is_empty() {
                     String::new()
                 } else {
                     format!(" One that was refused at many ports was answered at {}.", text::count(answered.len() as u64, "other contact"))
+                },
+                if sources.iter().any(|ip| ip.is_private()) {
+                    "in number; a private source is a neighbour, whose own flow records say what else it tried"
+                } else {
+                    "only in number: addresses that the internet can reach see this every day"
                 },
                 closing(&finding),
             );
@@ -511,6 +553,31 @@ impl Scan {
         }
         findings
     }
+}
+
+/// The interface's own address in a contact.
+pub(crate) fn own_address(network: &NetworkHour<'_>, contact: &Contact) -> Ip {
+    let conversation = network.conversation(*contact);
+    if contact.own_client { conversation.client } else { conversation.server }
+}
+
+/// A few of those who were refused, the busiest first.
+fn list_of_sources(network: &NetworkHour<'_>, contacts: &[Contact], context: &Context<'_>) -> String {
+    let mut count: BTreeMap<Ip, usize> = BTreeMap::new();
+    for contact in contacts {
+        *count.entry(contact.peer).or_default() += 1;
+    }
+    let mut tries: Vec<(std::cmp::Reverse<usize>, Ip)> = count.into_iter().map(|(ip, n)| (std::cmp::Reverse(n), ip)).collect();
+    tries.sort_unstable();
+    let eni = contacts.first().and_then(|c| network.enis.get(c.eni as usize)).map_or("", |e| e.eni);
+    let names: Vec<String> = tries
+        .iter()
+        .take(4)
+        .map(|(_, ip)| shown(&network.name_of(eni, *ip, context.hour.start(), context.hour.start()).name, *ip))
+        .collect();
+    let more = tries.len().saturating_sub(names.len());
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{rest}", names.join(", "))
 }
 
 fn shown(name: &str, ip: Ip) -> String {

@@ -155,6 +155,24 @@ fn a_function_calls_what_it_never_called() {
 }
 
 #[test]
+fn what_was_only_denied_is_news_again_when_it_is_allowed() {
+    let now = START + 16 * 24 + 8;
+    let with = |hour: i32, error: &str| {
+        let mut maker = usual(hour);
+        maker.call("orders", "iam:CreateUser", error);
+        maker
+    };
+    let mut lane = grown(16);
+    let told = [("new_api_call", "low", "iam:CreateUser")];
+    let findings = check(&mut lane, &with(now, "AccessDenied"), &told);
+    assert!(findings[0].title.ends_with("(denied)"));
+    check(&mut lane, &with(now + 1, "AccessDenied"), &[]);
+    let findings = check(&mut lane, &with(now + 2, ""), &told);
+    assert!(findings[0].title.ends_with("(allowed)"));
+    check(&mut lane, &with(now + 3, ""), &[]);
+}
+
+#[test]
 fn scans_sweeps_and_slow_scans() {
     let now = START + 16 * 24 + 8;
     let mut scan = usual(now);
@@ -212,6 +230,50 @@ fn a_scanner_is_seen_in_its_first_hour_from_25_hosts_or_15_ports_on() {
             expected,
             "{ports} ports"
         );
+    }
+}
+
+#[test]
+fn a_sweep_that_many_answer_is_low() {
+    // (answered, failed) hosts on one port.
+    for (answered, failed, expected) in
+        [(15u16, 10u16, vec![("scan", "low", "port 80/tcp")]), (16, 9, vec![]), (31, 10, vec![]), (14, 10, vec![])]
+    {
+        let mut hour = Maker::new(START);
+        for n in 0..answered {
+            hour.talk("eni-1", OWN, &format!("203.0.{n}.9"), 80, 4000, 9000);
+        }
+        for n in 0..failed {
+            hour.refused("eni-1", OWN, &format!("198.51.{n}.9"), 80);
+        }
+        let findings = check(&mut Lane::default(), &hour, &expected);
+        if let Some(finding) = findings.first() {
+            assert_eq!(finding.title, "eni-1 swept 25 hosts on port 80/tcp");
+            assert!(finding.explanation.contains("10 were refused or never answered, 15 were answered"), "{}", finding.explanation);
+        }
+    }
+}
+
+#[test]
+fn one_source_that_many_addresses_refuse_is_told_once_for_the_account() {
+    let sweep = |targets: u16, answered: bool| {
+        let mut hour = Maker::new(START);
+        for n in 0..targets {
+            hour.visited(&format!("eni-{n}"), "198.51.100.1", &format!("10.0.1.{n}"), 3389, true);
+        }
+        if answered {
+            hour.visited("eni-99", "198.51.100.1", "10.0.1.99", 3389, false);
+        }
+        Lane::default().live(&hour)
+    };
+    assert_eq!(said(&sweep(24, false)), []);
+    for (answered, level, outcome) in [(false, "informational", "all refused"), (true, "low", "1 contact answered")] {
+        let findings = sweep(25, answered);
+        assert_eq!(said(&findings), [("scan", level, "198.51.100.1")]);
+        let finding = &findings[0];
+        assert_eq!(finding.title, format!("198.51.100.1 swept 25 addresses of account {ACCOUNT} on port 3389/tcp, {outcome}"));
+        assert_eq!((finding.entity_kind.as_str(), finding.entity_id.as_str(), finding.evidence.len()), ("account", ACCOUNT, 10));
+        assert_eq!((finding.count, finding.bytes_in), if answered { (27, 26 * 800) } else { (25, 25 * 800) });
     }
 }
 
@@ -302,6 +364,27 @@ fn listed_addresses_by_what_came_of_them() {
                 "{}",
                 findings[0].explanation
             );
+        }
+    }
+    // Met before it was listed: said once, a level lower, and not when it did not answer.
+    let mut builder = flowtrail_enrich::AddressBook::builder();
+    builder.list("feodo", Some("c2"), b"range,category,confidence,valid_from,valid_to\n198.51.100.5,c2,0.9,2026-01-20T00:00:00Z,\n");
+    let mut lane = Lane { book: builder.build(), ..Lane::default() };
+    for (day, answers, expected) in
+        [(-40, true, None), (0, false, None), (1, true, Some("medium")), (2, true, None), (16, true, Some("high"))]
+    {
+        let mut hour = usual(START + day * 24);
+        if answers {
+            hour.talk("eni-1", OWN, "198.51.100.5", 443, 9000, 9000);
+        } else {
+            hour.refused("eni-1", OWN, "198.51.100.5", 443);
+        }
+        let findings = lane.live(&hour);
+        let told: Vec<&Finding> = findings.iter().filter(|f| f.detector == "threat_list").collect();
+        assert_eq!(told.iter().map(|f| f.severity.as_str()).collect::<Vec<_>>(), expected.into_iter().collect::<Vec<_>>(), "day {day}");
+        if expected == Some("medium") {
+            assert!(told[0].title.ends_with("later listed as c2"), "{}", told[0].title);
+            assert!(told[0].explanation.contains("was seen before it was listed"), "{}", told[0].explanation);
         }
     }
     // A refused one is news once.
@@ -465,6 +548,65 @@ fn who_does_it_every_week_is_told_as_information_and_a_function_is_critical() {
     hour.event(event);
     let findings = check(&mut Lane::default(), &hour, &[("privilege_escalation", "critical", "orders-role")]);
     assert!(findings[0].candidates[0].arn.ends_with(":function:orders"));
+}
+
+/// An event of `orders`' own code.
+fn by_orders(source: &str, name: &str, request: Value) -> Value {
+    let mut event = by("x", source, name, request);
+    event["userIdentity"] = json!({"type": "AssumedRole", "arn": "arn:aws:sts::1:assumed-role/orders-role/orders", "sessionContext": {"sessionIssuer": {"arn": "arn:aws:iam::1:role/orders-role"}},
+        "inScopeOf": {"issuerType": "AWS::Lambda::Function", "credentialsIssuedTo": "arn:aws:lambda:eu-west-1:111122223333:function:orders"}});
+    event
+}
+
+#[test]
+fn a_functions_own_attempt_that_is_denied_is_low_and_as_medium_as_its_lesser_deeds() {
+    let request = json!({"policyArn": "arn:aws:iam::aws:policy/AdministratorAccess", "roleName": "orders-role"});
+    let mut event = by_orders("iam", "AttachRolePolicy", request);
+    event["errorCode"] = "AccessDenied".into();
+    let mut hour = Maker::new(START);
+    hour.event(event);
+    check(&mut Lane::default(), &hour, &[("privilege_escalation", "low", "orders-role")]);
+    let mut hour = Maker::new(START);
+    hour.event(by_orders("iam", "AddUserToGroup", json!({"userName": "bob", "groupName": "Admins"})));
+    check(&mut Lane::default(), &hour, &[("privilege_escalation", "high", "bob")]);
+}
+
+#[test]
+fn changing_what_runs_in_a_strange_function_is_told_and_more_memory_is_not() {
+    let function = format!("arn:aws:lambda:us-east-1:{ACCOUNT}:function:f");
+    for (request, expected) in [
+        (json!({"functionName": "f", "handler": "x.y"}), vec![("privilege_escalation", "low", function.as_str())]),
+        (json!({"functionName": "f", "memorySize": 512}), vec![]),
+    ] {
+        let mut lane = Lane::default();
+        lane.profiles.since = Some(flowtrail_ingest::Hour(START - 8 * 24));
+        let mut hour = Maker::new(START);
+        hour.event(by("alice", "lambda", "UpdateFunctionConfiguration20150331v2", request));
+        check(&mut lane, &hour, &expected);
+        // The second time it is no stranger to it.
+        let mut again = Maker::new(START + 1);
+        again.event(by("alice", "lambda", "UpdateFunctionCode20150331v2", json!({"functionName": "f"})));
+        check(&mut lane, &again, &[]);
+    }
+}
+
+#[test]
+fn a_busy_role_hides_nothing_and_costs_little() {
+    let trust =
+        json!({"roleName": "r", "policyDocument": json!({"Statement": [{"Effect": "Allow", "Principal": {"AWS": ACCOUNT}}]}).to_string()});
+    let mut hour = Maker::new(START);
+    hour.event(by("alice", "iam", "UpdateAssumeRolePolicy", trust));
+    let mut take = |role: &str| {
+        hour.event(by("alice", "sts", "AssumeRole", json!({"roleArn": format!("arn:aws:iam::{ACCOUNT}:role/{role}")})));
+    };
+    (0..3000).for_each(|n| take(&format!("everyday-{}", n % 7)));
+    take("r");
+    (0..400).for_each(|n| {
+        hour.event(by("alice", "lambda", "PublishVersion20150331", json!({"functionName": format!("f{n}")})));
+    });
+    let findings = Lane::default().live(&hour);
+    assert_eq!(said(&findings), [("privilege_escalation", "high", "arn:aws:iam::111122223333:role/r")]);
+    assert_eq!(findings[0].evidence.len(), 2);
 }
 
 #[test]

@@ -22,19 +22,22 @@ const LISTED_MAX: usize = 128;
 /// A refused listed peer is news again after this many days.
 const LISTED_DAYS: u16 = 30;
 
+/// An entry that begins this long after a contact still tells of it (retro-match): the peer maps' memory, in seconds.
+const RETRO_SECS: i64 = 30 * 86_400;
+
 /// Detector 6.
 pub struct ThreatList;
 
 impl Detector for ThreatList {
     const NAME: &'static str = "threat_list";
-    const VERSION: i32 = 1;
+    const VERSION: i32 = 2;
     type Baseline = NetworkProfile;
     type Hour<'h> = NetworkLook<'h, 'h>;
 
     fn judge(&self, profile: &NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Vec<Finding> {
         listed(look)
             .into_iter()
-            .map(|((ip, outbound), (hits, contacts))| self.finding(profile, look, (ip, outbound), &hits, &contacts, context))
+            .filter_map(|((ip, outbound), (hits, contacts))| self.finding(profile, look, (ip, outbound), &hits, &contacts, context))
             .collect()
     }
 
@@ -73,10 +76,18 @@ fn listed(look: &NetworkLook<'_, '_>) -> Listed {
         if peer.ip.is_private() {
             continue;
         }
-        let hits = network.listed(peer.ip, peer.first);
-        if !hits.is_empty() {
-            found.insert((peer.ip, true), (hits, network.contacts(peer).to_vec()));
+        let mut hits = network.listed_within(peer.ip, peer.first, RETRO_SECS);
+        if hits.is_empty() {
+            continue;
         }
+        // What names it at that time counts; what names it only later, where nothing else does and it answered.
+        let began = |h: &ListHit| h.valid_from.is_none_or(|from| from <= peer.first);
+        if hits.iter().any(began) {
+            hits.retain(began);
+        } else if !peer.answered || peer.outcome == Outcome::Failed {
+            continue;
+        }
+        found.insert((peer.ip, true), (hits, network.contacts(peer).to_vec()));
     }
     let mut last: Option<(Ip, bool)> = None;
     for contact in &network.inbound {
@@ -111,7 +122,7 @@ impl ThreatList {
         hits: &[ListHit],
         contacts: &[Contact],
         context: &Context<'_>,
-    ) -> Finding {
+    ) -> Option<Finding> {
         let network = look.network;
         let best = contacts.iter().map(|c| c.outcome(network.conversation(*c), outbound)).max().unwrap_or(Outcome::Failed);
         let rejected = contacts.iter().all(|c| network.conversation(*c).rejected);
@@ -124,6 +135,12 @@ impl ThreatList {
         let strongest = hits.iter().max_by(|a, b| {
             a.confidence_milli.cmp(&b.confidence_milli).then_with(|| b.list.cmp(&a.list)).then_with(|| b.range.cmp(&a.range))
         });
+        let first_second = contacts.iter().map(|c| network.conversation(*c).first).min()?;
+        let later = outbound && hits.iter().all(|h| h.valid_from.is_some_and(|from| from > first_second));
+        // Before it was listed it is told once; the contacts after it are the same story until it is listed.
+        if later && met {
+            return None;
+        }
         let confidence = strongest.map_or(1000, |h| h.confidence_milli);
         let by_confidence = match confidence {
             700.. => Severity::High,
@@ -140,6 +157,10 @@ impl ThreatList {
             (false, true, _) => Severity::Low,
             (false, false, _) => Severity::Informational,
         };
+        // Nobody could know it then: a level less.
+        if later {
+            severity = if severity >= Severity::High { Severity::Medium } else { Severity::Low };
+        }
         let first = contacts.first().copied();
         let name = network.name_of(
             first.and_then(|c| network.enis.get(c.eni as usize)).map_or("", |e| e.eni),
@@ -158,7 +179,8 @@ impl ThreatList {
         let since = strongest.and_then(|h| h.valid_from).map_or_else(String::new, |t| format!(" since {}", t.day()));
         let until = strongest.and_then(|h| h.valid_to).map_or_else(String::new, |t| format!(" until {}", t.day()));
         finding.severity = severity;
-        finding.score_milli = milli(surprise_of(severity) + f64::from(confidence) / 1000.0 - 1.0);
+        // Within its level, by confidence.
+        finding.score_milli = milli(surprise_of(severity)) + i64::from(confidence.min(999));
         finding.subject_kind = "peer".into();
         finding.subject = ip.to_string();
         finding.subject_name = name.name.clone();
@@ -188,28 +210,38 @@ impl ThreatList {
             (false, true, _) => format!("answered {ip}: {bytes}"),
             (false, false, _) => format!("was visited by {ip} and did not answer"),
         };
-        finding.title = format!("{} {did}, listed as {category}", network.name);
+        let said = network.said();
+        let as_what = if later { "later listed" } else { "listed" };
+        finding.title = format!("{said} {did}, {as_what} as {category}");
         let others: Vec<&str> = hits.iter().map(|h| h.list.as_str()).filter(|l| *l != list).collect();
+        let range = strongest.map_or("", |h| h.range.as_str());
+        let is_listed = if later { "was seen before it was listed: it is listed" } else { "is listed" };
+        let lies = if range.is_empty() || range == finding.subject { String::new() } else { format!("lies in {range} and ") };
+        // A gateway's own interface shows what others send through it.
+        let forwarded = if network.forwards {
+            "\nIt forwards what others send: who it was stands in the flow records of the interfaces behind it at that time."
+        } else {
+            ""
+        };
         finding.explanation = format!(
-            "`{}` {did}, {} ({}). The address lies in {} and is listed as {category} by `{list}`{since}{until} (confidence {confidence_text}){}.\n\
+            "`{said}` {did}, {} ({}). The address {lies}{is_listed} as {category} by `{list}`{since}{until} (confidence {confidence_text}){}.\n\
              Learned: {}.\n\
-             Unusual because listed addresses have no business here, whatever was usual before; {}.\n\
-             It would have stayed silent had the list not named the address at that time{}.\n{}",
-            network.name,
+             Unusual because listed addresses have no business here, whatever was usual before; {}.{forwarded}\n\
+             It would have stayed silent had no list named the address {}{}.\n{}",
             text::during(context.hour),
             text::count(finding.count.max(0) as u64, "flow record"),
-            strongest.map_or("a listed range", |h| h.range.as_str()),
             if others.is_empty() { String::new() } else { format!(", also by {}", text::listed(others, 4)) },
             if met {
-                "it tried this address before, within the last 30 days"
+                "it met this address before, within the last 30 days, when it was on a list too"
             } else {
-                "it is not known to have met a listed address in the last 30 days at this address"
+                "no contact with this address while it was listed is known from the last 30 days"
             },
             match (answered, outbound) {
                 (true, true) => "it answered, so data may have gone both ways",
                 (false, true) => "nothing came back, so the attempt failed",
                 _ => "the other side began",
             },
+            if later { "within 30 days after" } else { "at that time" },
             if shared { "; the level is held at low because content networks share addresses among many tenants" } else { "" },
             closing(&finding),
         );
@@ -218,6 +250,6 @@ impl ThreatList {
              2. Query `flows` for {ip} over all accounts, and `api_calls` for what the function's role did since.\n\
              3. If it answered: treat the function as compromised. Set its reserved concurrency to 0, keep the code package, rotate its role's credentials and block the address.",
         );
-        finding
+        Some(finding)
     }
 }

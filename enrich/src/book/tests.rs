@@ -70,8 +70,8 @@ fn lists_are_read_as_they_come_and_bad_lines_are_told() {
     assert_eq!(told("203.0.113.7", in_may), ["drop custom 1000 203.0.113.7"]);
     assert_eq!(told("203.0.113.8", in_may), ["drop custom 1000 203.0.113.8"]);
     assert_eq!(told("2001:db8:5::1", in_may), ["drop custom 1000 2001:db8::/32"]);
-    assert_eq!(book.listed_later(ip("192.0.2.10"), at("2026-02-01")).len(), 1);
-    assert_eq!(book.listed_later(ip("192.0.2.10"), at(in_march)).len(), 0);
+    let within = |when: &str, days: i64| book.listed_within(ip("192.0.2.10"), at(when), days * 86_400).len();
+    assert_eq!((within("2026-02-20", 30), within("2026-02-20", 1), within(in_march, 30), within(in_may, 30)), (2, 1, 2, 1));
     assert_ne!(book.lists()[0].version, book.lists()[1].version);
 }
 
