@@ -58,11 +58,12 @@ pub(super) fn skip(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Keys (as written) of the object at `at`, each with the place of its value.
+/// Keys (as written) of the object at `at`, each with the place of its value. A value is passed over only when the key
+/// after it is asked for: the first one may be a whole object's list of records.
 pub(super) fn members(text: &[u8], at: usize) -> impl Iterator<Item = (&[u8], usize)> {
-    let mut next = (text.get(at) == Some(&b'{')).then(|| blank(text, at + 1));
+    let mut places = places(text, at, b'{');
     std::iter::from_fn(move || {
-        let key = next.take()?;
+        let key = places.next(text)?;
         if text.get(key) != Some(&b'"') {
             return None;
         }
@@ -73,20 +74,41 @@ pub(super) fn members(text: &[u8], at: usize) -> impl Iterator<Item = (&[u8], us
         }
         let value = blank(text, colon + 1);
         text.get(value)?;
-        next = skip(text, value).map(|end| blank(text, end)).filter(|at| text.get(*at) == Some(&b',')).map(|at| blank(text, at + 1));
+        places.before = Some(value);
         Some((&text[key + 1..key_end - 1], value))
     })
 }
 
 /// Places of the elements of the array at `at`.
 pub(super) fn elements(text: &[u8], at: usize) -> impl Iterator<Item = usize> {
-    let mut next = (text.get(at) == Some(&b'[')).then(|| blank(text, at + 1));
+    let mut places = places(text, at, b'[');
     std::iter::from_fn(move || {
-        let value = next.take()?;
+        let value = places.next(text)?;
         if matches!(text.get(value)?, b']') {
             return None;
         }
-        next = skip(text, value).map(|end| blank(text, end)).filter(|at| text.get(*at) == Some(&b',')).map(|at| blank(text, at + 1));
+        places.before = Some(value);
         Some(value)
     })
+}
+
+/// Where members or elements begin, one after the other.
+struct Places {
+    first: Option<usize>,
+    /// The value that lies before the next place.
+    before: Option<usize>,
+}
+
+fn places(text: &[u8], at: usize, open: u8) -> Places {
+    Places { first: (text.get(at) == Some(&open)).then(|| blank(text, at + 1)), before: None }
+}
+
+impl Places {
+    fn next(&mut self, text: &[u8]) -> Option<usize> {
+        if let Some(value) = self.before.take() {
+            let comma = blank(text, skip(text, value)?);
+            return (text.get(comma) == Some(&b',')).then(|| blank(text, comma + 1));
+        }
+        self.first.take()
+    }
 }
