@@ -94,7 +94,7 @@ pub struct Reader {
     content: Vec<u8>,
     batch: FlowBatch,
     summer: Summer,
-    management: HashSet<(String, String, Hour)>,
+    management: Delivered,
 }
 
 /// Takes every batch of flow records with all columns, for the flows table.
@@ -110,7 +110,7 @@ impl Reader {
             content: Vec::new(),
             batch: FlowBatch::default(),
             summer: Summer::new(seed),
-            management: HashSet::new(),
+            management: Delivered::default(),
         }
     }
 
@@ -122,7 +122,7 @@ impl Reader {
 
     /// The contributions since the last flush.
     pub fn flush(&mut self) -> Vec<Block> {
-        self.management.clear();
+        self.management = Delivered::default();
         self.summer.flush()
     }
 
@@ -404,7 +404,10 @@ impl Reader {
                     keep_reject(&mut report.rejects, &mut report.record.rejects, Reject::new(call.index, reason, call.raw));
                     return;
                 }
-                *report.api_kinds.entry(call.kind().to_owned()).or_default() += 1;
+                match report.api_kinds.get_mut(call.kind()) {
+                    Some(count) => *count += 1,
+                    None => drop(report.api_kinds.insert(call.kind().to_owned(), 1)),
+                }
                 if call.time < settings.from || call.time >= settings.to {
                     report.api_out_of_range += 1;
                     return;
@@ -426,7 +429,7 @@ impl Reader {
 
 fn add_call(
     summer: &mut Summer,
-    management: &mut HashSet<(String, String, Hour)>,
+    management: &mut Delivered,
     unit: &UnitContext,
     meta: &UnitMeta,
     call: &ApiCall<'_>,
@@ -439,11 +442,30 @@ fn add_call(
     let row = api_row(call, cloudtrail::call_id(call), &mut |text| summer.intern(text));
     summer.add_call(unit, account, row, meta.offset.unwrap_or(call.index));
     if let Some((account, region, hour)) = flowtrail_enrich::management_hour(call)
-        && management.insert((account.to_owned(), region.to_owned(), hour))
+        && management.is_first(account, region, hour)
     {
         report.facts.push(flowtrail_enrich::management_fact(account, region, hour));
     }
     report.facts.extend(flowtrail_enrich::facts_of_call(call));
+}
+
+/// Accounts, regions and hours that management events were seen of.
+#[derive(Default)]
+struct Delivered {
+    seen: HashSet<(String, String, Hour)>,
+    /// The last one asked for: neighbours in an object are of one hour.
+    last: Option<(String, String, Hour)>,
+}
+
+impl Delivered {
+    fn is_first(&mut self, account: &str, region: &str, hour: Hour) -> bool {
+        if self.last.as_ref().is_some_and(|last| last.0 == account && last.1 == region && last.2 == hour) {
+            return false;
+        }
+        let this = (account.to_owned(), region.to_owned(), hour);
+        self.last = Some(this.clone());
+        self.seen.insert(this)
+    }
 }
 
 fn is_flow_log(kind: Kind) -> bool {

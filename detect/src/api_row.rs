@@ -4,22 +4,26 @@
 //! few actions that are steps of an escalation or change a function.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use flowtrail_ingest::ApiCall;
+use memchr::memmem::Finder;
 
 use crate::entity::unqualified;
 use crate::escalation;
+use crate::event_id::EventId;
 use crate::hour::{ApiRow, NONE, call_marks};
 
 /// Makes the row of `call`; `unit` and `position` stay 0 for the caller to set. `intern` gives each text its index in the
 /// account-hour's dictionary. `id` is the event's identity (design/guarantees.md section 4).
 pub fn api_row(call: &ApiCall<'_>, id: u128, intern: &mut dyn FnMut(&str) -> u32) -> ApiRow {
+    let event_id = EventId::of(call.event_id.as_deref().unwrap_or_default(), &mut *intern);
     let mut optional = |text: Option<&str>| text.filter(|t| !t.is_empty()).map_or(NONE, &mut *intern);
     let function = function_of(call);
     let mut row = ApiRow {
         time: call.time,
         id,
-        event_id: optional(call.event_id.as_deref()),
+        event_id,
         replaces: optional(call.replaces.as_deref()),
         principal: optional(principal_of(call).as_deref()),
         function: optional(function),
@@ -81,6 +85,9 @@ fn role_of_session(arn: &str) -> Option<String> {
     Some(format!("arn:{partition}:iam::{account}:role/{role}"))
 }
 
+/// What the runtimes of Lambda put into the SDKs' user agents, which are long: the search is prepared once.
+static LAMBDA_AGENT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("exec-env/AWS_Lambda_"));
+
 fn marks_of(call: &ApiCall<'_>) -> u16 {
     let mut marks = 0;
     let mut set = |bit, on| {
@@ -91,7 +98,7 @@ fn marks_of(call: &ApiCall<'_>) -> u16 {
     set(call_marks::READ_ONLY, call.read_only == Some(true));
     set(call_marks::MANAGEMENT, call.management == Some(true));
     set(call_marks::INVOKED_BY, call.identity.invoked_by.is_some());
-    set(call_marks::LAMBDA_AGENT, call.user_agent.as_deref().is_some_and(|a| a.contains("exec-env/AWS_Lambda_")));
+    set(call_marks::LAMBDA_AGENT, call.user_agent.as_deref().is_some_and(|a| LAMBDA_AGENT.find(a.as_bytes()).is_some()));
     set(call_marks::DATA, call.category.as_deref() == Some("Data"));
     set(call_marks::NETWORK_ACTIVITY, call.category.as_deref() == Some("NetworkActivity"));
     set(

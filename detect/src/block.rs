@@ -1,14 +1,15 @@
 //! Blocks: one account's hour as some units told it, in compact bytes. What is kept in memory, spilled and stored.
 //!
 //! Layout, all integers LEB128 unless said: texts (count, then length and bytes each), units (count, then 16 bytes each),
-//! (eni, region) pairs, conversations in [`Conversation::order`], calls (length, then postcard). A conversation says
-//! the interface, flow log and server only when they differ from the one before. Frames around a block carry its
+//! (eni, region) pairs, conversations in [`Conversation::order`], calls by (time, id). A conversation says
+//! the interface, flow log and server only when they differ from the one before; a call's time is told from its hour. Frames around a block carry its
 //! hash; a block that does not decode is a broken state file, never bad input.
 
 use flowtrail_ingest::{EventTime, Hour, Ip, UnitId};
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
+use crate::event_id::EventId;
 use crate::hour::{AccountHour, ApiRow, Conversation, NONE, Traffic, UnitRef, call_marks};
 
 /// One account and hour, encoded.
@@ -84,11 +85,18 @@ const OURS_CLIENT: u8 = 1 << 5;
 const OURS_SERVER: u8 = 1 << 6;
 const SERVER: u8 = 1 << 7;
 
+/// What block after block is written with.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// For each text of the writer's dictionary its number in the block at hand, or [`NONE`]. All are [`NONE`] between blocks.
+    string_of: Vec<u32>,
+}
+
 /// Writes one block. Rows come in [`Conversation::order`].
 pub struct BlockWriter<'a> {
     strings: &'a [Box<str>],
     units: &'a [UnitId],
-    string_of: HashMap<u32, u32>,
+    scratch: &'a mut Scratch,
     local_strings: Vec<u32>,
     unit_of: HashMap<u32, u32>,
     local_units: Vec<u32>,
@@ -103,11 +111,12 @@ pub struct BlockWriter<'a> {
 impl<'a> BlockWriter<'a> {
     /// A writer over a dictionary of texts and units that the rows' indices point into.
     #[must_use]
-    pub fn new(strings: &'a [Box<str>], units: &'a [UnitId]) -> Self {
+    pub fn new(strings: &'a [Box<str>], units: &'a [UnitId], scratch: &'a mut Scratch) -> Self {
+        scratch.string_of.resize(strings.len(), NONE);
         Self {
             strings,
             units,
-            string_of: HashMap::new(),
+            scratch,
             local_strings: Vec::new(),
             unit_of: HashMap::new(),
             local_units: Vec::new(),
@@ -124,10 +133,12 @@ impl<'a> BlockWriter<'a> {
         if index == NONE {
             return NONE;
         }
-        *self.string_of.entry(index).or_insert_with(|| {
+        let Some(local) = self.scratch.string_of.get_mut(index as usize) else { return NONE };
+        if *local == NONE {
+            *local = self.local_strings.len() as u32;
             self.local_strings.push(index);
-            self.local_strings.len() as u32 - 1
-        })
+        }
+        *local
     }
 
     fn unit(&mut self, index: u32) -> u32 {
@@ -201,6 +212,9 @@ impl<'a> BlockWriter<'a> {
             for index in row.texts_mut() {
                 *index = self.string(*index);
             }
+            if let Some(index) = row.event_id.index_mut() {
+                *index = self.string(*index);
+            }
             row.unit = self.unit(row.unit);
         }
         let unit_ids: Vec<UnitId> = self.local_units.iter().map(|u| self.units[*u as usize]).collect();
@@ -214,6 +228,7 @@ impl<'a> BlockWriter<'a> {
         let mut bytes = Vec::with_capacity(self.rows.len() + self.local_strings.len() * 24 + self.local_units.len() * 16 + 64);
         put(&mut bytes, self.local_strings.len() as u64);
         for &index in &self.local_strings {
+            self.scratch.string_of[index as usize] = NONE;
             let text = self.strings.get(index as usize).map_or("", |s| s);
             put(&mut bytes, text.len() as u64);
             bytes.extend_from_slice(text.as_bytes());
@@ -233,17 +248,34 @@ impl<'a> BlockWriter<'a> {
         bytes.append(&mut self.rows);
         put(&mut bytes, self.calls.len() as u64);
         for row in &self.calls {
-            put_call(&mut bytes, row);
+            put_call(&mut bytes, row, hour);
         }
         Block { account: account.to_owned(), hour, bytes }
     }
 }
 
 impl ApiRow {
-    /// Every field that is an index of a text.
-    pub fn texts_mut(&mut self) -> [&mut u32; 13] {
+    /// As [`Self::texts_mut`].
+    fn texts(&self) -> [u32; 12] {
         [
-            &mut self.event_id,
+            self.principal,
+            self.function,
+            self.service,
+            self.action,
+            self.region,
+            self.source,
+            self.access_key,
+            self.error,
+            self.step,
+            self.target,
+            self.detail,
+            self.replaces,
+        ]
+    }
+
+    /// Every field that is an index of a text, but for an odd [`Self::event_id`].
+    pub fn texts_mut(&mut self) -> [&mut u32; 12] {
+        [
             &mut self.principal,
             &mut self.function,
             &mut self.service,
@@ -260,12 +292,20 @@ impl ApiRow {
     }
 }
 
-fn put_call(out: &mut Vec<u8>, row: &ApiRow) {
+fn put_call(out: &mut Vec<u8>, row: &ApiRow, hour: Hour) {
     out.extend_from_slice(&row.id.to_le_bytes());
-    out.extend_from_slice(&row.time.0.to_le_bytes());
+    put(out, row.time.0.wrapping_sub(hour.start().0) as u64);
     out.extend_from_slice(&row.marks.to_le_bytes());
-    let mut copy = row.clone();
-    for index in copy.texts_mut() {
+    match row.event_id {
+        EventId::None => out.push(0),
+        EventId::Uuid(high, low) => {
+            out.push(1);
+            out.extend_from_slice(&high.to_le_bytes());
+            out.extend_from_slice(&low.to_le_bytes());
+        }
+        EventId::Text(index) => put(out, u64::from(index) + 2),
+    }
+    for index in row.texts() {
         put(out, u64::from(index.wrapping_add(1)));
     }
     put(out, u64::from(row.unit));
@@ -458,9 +498,14 @@ fn decode_inner(block: BlockView<'_>, r: &mut Reader<'_>) -> Option<AccountHour>
     let mut calls: Vec<ApiRow> = Vec::with_capacity(count);
     for _ in 0..count {
         let id = u128::from_le_bytes(r.array()?);
-        let time = EventTime(i64::from_le_bytes(r.array()?));
+        let time = EventTime(block.hour.start().0.wrapping_add(r.int()? as i64));
         let marks = u16::from_le_bytes(r.array()?) & !call_marks::NEW | if new { call_marks::NEW } else { 0 };
-        let mut row = ApiRow { id, time, marks, ..ApiRow::default() };
+        let event_id = match r.int()? {
+            0 => EventId::None,
+            1 => EventId::Uuid(u64::from_le_bytes(r.array()?), u64::from_le_bytes(r.array()?)),
+            local => EventId::Text(text(u32::try_from(local - 2).ok()?)?),
+        };
+        let mut row = ApiRow { id, time, marks, event_id, ..ApiRow::default() };
         for index in row.texts_mut() {
             *index = match r.int()? {
                 0 => NONE,

@@ -65,21 +65,22 @@ impl EntityId {
 /// `None` for what is no function ARN.
 #[must_use]
 pub fn unqualified(arn: &str) -> Option<&str> {
-    let mut end = None;
-    let mut colons = 0;
+    // Where the first seven parts end; asked once an API call, so one walk over the text.
+    let mut ends = [arn.len(); 7];
+    let mut parts = 0;
     for (at, byte) in arn.bytes().enumerate() {
         if byte == b':' {
-            colons += 1;
-            if colons == 7 {
-                end = Some(at);
+            ends[parts] = at;
+            parts += 1;
+            if parts == ends.len() {
                 break;
             }
         }
     }
-    let cut = &arn[..end.unwrap_or(arn.len())];
-    let mut parts = cut.split(':');
-    let shape = parts.next() == Some("arn") && parts.next().is_some() && parts.next() == Some("lambda");
-    (shape && parts.nth(2) == Some("function") && parts.next().is_some_and(|name| !name.is_empty())).then_some(cut)
+    let part = |n: usize| arn.get(ends[n - 1] + 1..ends[n]);
+    let is =
+        arn.starts_with("arn:") && part(2) == Some("lambda") && part(5) == Some("function") && part(6).is_some_and(|name| !name.is_empty());
+    if is { arn.get(..ends[6]) } else { None }
 }
 
 /// The last element of an ARN or path: the name that people use.

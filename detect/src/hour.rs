@@ -7,6 +7,8 @@ use flowtrail_ingest::{EventTime, Hour, Ip, UnitId};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use crate::event_id::EventId;
+
 /// "Not there" in a column of indices.
 pub const NONE: u32 = u32::MAX;
 
@@ -66,14 +68,14 @@ pub struct Conversation {
 }
 
 /// One API call: a row of the account-hour. Strings are indices into [`AccountHour::strings`], [`NONE`] when absent.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ApiRow {
     /// `eventTime`.
     pub time: EventTime,
     /// XXH3-128 of recipientAccountId, eventID, eventTime, eventName; without eventID of the raw bytes.
     pub id: u128,
     /// `eventID`.
-    pub event_id: u32,
+    pub event_id: EventId,
     /// Role or user ARN: the session issuer's ARN for sessions, else the identity's ARN, else `service:NAME` or `account:ID`.
     pub principal: u32,
     /// Function ARN without qualifier, from `inScopeOf.credentialsIssuedTo`.
@@ -96,7 +98,7 @@ pub struct ApiRow {
     pub target: u32,
     /// Detail of the step that the detector needs as text (JSON object), e.g. the policy's ARN, the principal of a permission.
     pub detail: u32,
-    /// `eventID` of the event that this one corrects and replaces (`addendum.originalEventID`).
+    /// `eventID` of the event that this one corrects and replaces (`addendum.originalEventID`), as text.
     pub replaces: u32,
     /// Bits of [`call_marks`].
     pub marks: u16,

@@ -4,6 +4,7 @@
 //! [`AccountHour`]; a call counts once however often it was delivered.
 
 use crate::block::{BlockError, BlockView, decode};
+use crate::event_id::EventId;
 use crate::hour::{AccountHour, ApiRow, NONE, UnitRef, call_marks};
 
 /// How many calls of the merged blocks were new to the hour, and how many were repeats; of blocks marked new.
@@ -62,6 +63,9 @@ fn join(hours: Vec<AccountHour>) -> AccountHour {
             for index in row.texts_mut() {
                 *index = text(*index);
             }
+            if let Some(index) = row.event_id.index_mut() {
+                *index = text(*index);
+            }
             row.unit = unit_at.get(row.unit as usize).copied().unwrap_or(0);
             merged.calls.push(row);
         }
@@ -104,11 +108,12 @@ fn settle_calls(hour: &mut AccountHour) -> CallCounts {
             }
         }
     }
-    let mut replaced: Vec<u32> = kept.iter().map(|row| row.replaces).filter(|index| *index != NONE).collect();
+    let of_index = |index: u32| hour.opt(index).map(|text| EventId::of(text, |_| index));
+    let mut replaced: Vec<EventId> = kept.iter().filter_map(|row| of_index(row.replaces)).collect();
     if !replaced.is_empty() {
         replaced.sort_unstable();
         // The event's own correction bears the same eventID where AWS sends it so; only rows that correct nothing go.
-        kept.retain(|row| row.replaces != NONE || row.event_id == NONE || replaced.binary_search(&row.event_id).is_err());
+        kept.retain(|row| row.replaces != NONE || row.event_id == EventId::None || replaced.binary_search(&row.event_id).is_err());
     }
     hour.calls = kept;
     counts

@@ -8,11 +8,14 @@
 //! Per record there is no allocation, no string and no hashing of strings: a record is found by (interface and hour,
 //! two addresses, ports, protocol), the table is prefetched a few records ahead, and a batch is walked twice.
 
+use std::hash::BuildHasher as _;
+
 use flowtrail_ingest::flow::batch::{ABSENT, marks};
 use flowtrail_ingest::{EventTime, FlowBatch, Hour, Ip, Names, UnitId};
-use hashbrown::HashMap;
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
-use crate::block::Block;
+use crate::block::{Block, Scratch};
 use crate::hour::{ApiRow, NONE};
 use crate::ports::is_service;
 use crate::prefetch::prefetch;
@@ -68,7 +71,11 @@ pub struct Summer {
     v6: Pool<u128>,
     packet_addrs: Pool<(Ip, Ip)>,
     units: Vec<UnitId>,
-    calls: HashMap<(u32, i32), Vec<ApiRow>>,
+    /// API calls by (account index, hour).
+    calls: Vec<((u32, i32), Vec<ApiRow>)>,
+    calls_of: HashMap<(u32, i32), usize>,
+    /// Index into `calls`, where the last one was added.
+    calls_recent: usize,
     calls_held: usize,
     // Scratch of `add`: one entry a row.
     keys: Vec<Key>,
@@ -153,7 +160,9 @@ impl Summer {
             v6: Pool::default(),
             packet_addrs: Pool::default(),
             units: Vec::new(),
-            calls: HashMap::new(),
+            calls: Vec::new(),
+            calls_of: HashMap::new(),
+            calls_recent: 0,
             calls_held: 0,
             keys: Vec::new(),
             hashes: Vec::new(),
@@ -418,7 +427,14 @@ impl Summer {
         row.unit = self.unit_index(unit);
         row.position = position;
         let account = self.strings.index(account);
-        self.calls.entry((account, row.time.hour().0)).or_default().push(row);
+        let key = (account, row.time.hour().0);
+        if self.calls.get(self.calls_recent).is_none_or(|recent| recent.0 != key) {
+            self.calls_recent = *self.calls_of.entry(key).or_insert_with(|| {
+                self.calls.push((key, Vec::new()));
+                self.calls.len() - 1
+            });
+        }
+        self.calls[self.calls_recent].1.push(row);
         self.calls_held += 1;
     }
 
@@ -457,7 +473,8 @@ impl Summer {
             order[*at as usize] = index as u32;
             *at += 1;
         }
-        let mut calls = std::mem::take(&mut self.calls);
+        let mut calls: HashMap<(u32, i32), Vec<ApiRow>> = std::mem::take(&mut self.calls).into_iter().collect();
+        let mut scratch = Scratch::default();
         let mut blocks = Vec::new();
         let mut group = 0;
         while group < ranked.len() {
@@ -470,10 +487,10 @@ impl Summer {
             }
             let rows = calls.remove(&(account, hour)).unwrap_or_default();
             let range = starts[first] as usize..fill[group - 1] as usize;
-            blocks.push(self.block(account, hour, &order[range], &rank, &ranked, rows));
+            blocks.push(self.block(account, hour, &order[range], &rank, &ranked, rows, &mut scratch));
         }
         for ((account, hour), rows) in calls {
-            blocks.push(self.block(account, hour, &[], &rank, &ranked, rows));
+            blocks.push(self.block(account, hour, &[], &rank, &ranked, rows, &mut scratch));
         }
         blocks.sort_by(|a, b| (a.hour.day(), &a.account, a.hour).cmp(&(b.hour.day(), &b.account, b.hour)));
         self.clear();
@@ -489,6 +506,8 @@ impl Summer {
         self.packet_addrs = Pool::default();
         self.units.clear();
         self.calls_held = 0;
+        self.calls_of.clear();
+        self.calls_recent = 0;
         self.recent.clear();
         self.recent_of = None;
         self.strings = Interner::default();
@@ -522,8 +541,17 @@ impl Summer {
         });
     }
 
-    fn block(&self, account: u32, hour: i32, order: &[u32], rank: &[u32], ranked: &[Group], rows: Vec<ApiRow>) -> Block {
-        let mut writer = crate::block::BlockWriter::new(&self.strings.items, &self.units);
+    fn block(
+        &self,
+        account: u32,
+        hour: i32,
+        order: &[u32],
+        rank: &[u32],
+        ranked: &[Group],
+        rows: Vec<ApiRow>,
+        scratch: &mut Scratch,
+    ) -> Block {
+        let mut writer = crate::block::BlockWriter::new(&self.strings.items, &self.units, scratch);
         for &index in order {
             let slot = &self.slots[index as usize];
             let key = &slot.key;
@@ -609,18 +637,24 @@ fn seconds(time: i64) -> u32 {
 #[derive(Debug, Default)]
 struct Interner {
     items: Vec<Box<str>>,
-    of: HashMap<Box<str>, u32>,
+    /// Indices of `items`, by hash.
+    of: HashTable<u32>,
+    hasher: DefaultHashBuilder,
 }
 
 impl Interner {
     fn index(&mut self, text: &str) -> u32 {
-        if let Some(&index) = self.of.get(text) {
-            return index;
+        let Self { items, of, hasher } = self;
+        let entry = of.entry(hasher.hash_one(text), |at| &*items[*at as usize] == text, |at| hasher.hash_one(&*items[*at as usize]));
+        match entry {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(free) => {
+                let index = items.len() as u32;
+                free.insert(index);
+                items.push(text.into());
+                index
+            }
         }
-        let index = self.items.len() as u32;
-        self.items.push(text.into());
-        self.of.insert(text.into(), index);
-        index
     }
 }
 

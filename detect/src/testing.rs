@@ -167,21 +167,10 @@ impl Maker {
             ..AccountHour::default()
         };
         for row in &mut hour.calls {
-            for index in [
-                &mut row.event_id,
-                &mut row.principal,
-                &mut row.function,
-                &mut row.service,
-                &mut row.action,
-                &mut row.region,
-                &mut row.source,
-                &mut row.access_key,
-                &mut row.error,
-                &mut row.step,
-                &mut row.target,
-                &mut row.detail,
-                &mut row.replaces,
-            ] {
+            for index in row.texts_mut() {
+                *index = place(*index);
+            }
+            if let Some(index) = row.event_id.index_mut() {
                 *index = place(*index);
             }
         }

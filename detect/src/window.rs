@@ -4,6 +4,7 @@
 //! [`AccountHour`] and [`Facts`] alone, and for both drivers alike. It runs over every conversation there is, so it
 //! works by runs of one interface and makes no text per conversation.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use flowtrail_enrich::{Attributed, Attribution, Candidate, PeerKind, PeerName};
@@ -14,6 +15,7 @@ use smallvec::SmallVec;
 use crate::contact::{Contact, Outcome};
 use crate::entity::{EntityId, EntityKind, short_name};
 use crate::escalation::StepKind;
+use crate::event_id::EventId;
 use crate::finding::EvidenceRef;
 use crate::hour::{AccountHour, ApiRow, Conversation, NONE, call_marks};
 use crate::judge::Facts;
@@ -430,19 +432,19 @@ impl<'a> NetworkHour<'a> {
         places.sort_unstable();
         places.dedup();
         places.truncate(10);
-        places.into_iter().map(|(_, unit, line)| evidence_at(self.hour, unit, line, None)).collect()
+        places.into_iter().map(|(_, unit, line)| evidence_at(self.hour, unit, line, EventId::None)).collect()
     }
 }
 
 /// The pointer to a record of a unit.
 #[must_use]
-pub fn evidence_at(hour: &AccountHour, unit: u32, position: u64, event_id: Option<&str>) -> EvidenceRef {
+pub fn evidence_at(hour: &AccountHour, unit: u32, position: u64, event_id: EventId) -> EvidenceRef {
     let unit = hour.units.get(unit as usize);
     EvidenceRef {
         source: unit.map(|u| u.source.clone()).unwrap_or_default(),
         key: unit.map(|u| u.key.clone()).unwrap_or_default(),
         position,
-        event_id: event_id.map(str::to_owned),
+        event_id: event_id.text(hour).map(Cow::into_owned),
     }
 }
 
@@ -450,7 +452,7 @@ pub fn evidence_at(hour: &AccountHour, unit: u32, position: u64, event_id: Optio
 #[must_use]
 pub fn evidence_of_rows<'r>(hour: &AccountHour, rows: impl IntoIterator<Item = &'r u32>) -> Vec<EvidenceRef> {
     let rows = rows.into_iter().filter_map(|r| hour.calls.get(*r as usize));
-    rows.take(10).map(|r| evidence_at(hour, r.unit, r.position, hour.opt(r.event_id))).collect()
+    rows.take(10).map(|r| evidence_at(hour, r.unit, r.position, r.event_id)).collect()
 }
 
 /// What one pass over an interface's conversations tells: the hour can hold millions, and each pass costs memory traffic.

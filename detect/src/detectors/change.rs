@@ -86,7 +86,7 @@ impl Change<'_> {
             subject: crate::text::clean(&what),
             subject_name: crate::text::clean(&format!("{} by {by}", hour.text(self.row.action))),
             score_milli: 0,
-            evidence: vec![evidence_at(hour, self.row.unit, self.row.position, hour.opt(self.row.event_id))],
+            evidence: vec![evidence_at(hour, self.row.unit, self.row.position, self.row.event_id)],
         }
     }
 }

@@ -303,7 +303,7 @@ fn steps<'a>(profile: &'a PrincipalProfile, look: &PrincipalLook<'_, 'a>) -> Vec
             function: hour.opt(row.function),
             source: hour.text(row.source),
             access_key: hour.text(row.access_key),
-            at: evidence_at(hour, row.unit, row.position, hour.opt(row.event_id)),
+            at: evidence_at(hour, row.unit, row.position, row.event_id),
             now: true,
         });
     }
