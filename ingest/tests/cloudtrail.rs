@@ -76,6 +76,9 @@ fn texts(data: &Path) -> Vec<(String, Vec<u8>, usize)> {
 fn compare(raw: &[u8]) -> bool {
     let (fast, slow) = (scan::record(raw), plain::record(raw));
     assert_eq!(fast, slow, "{}", raw.escape_ascii());
+    for on_set in scan::record_on_each(raw) {
+        assert_eq!(on_set, slow, "{}", raw.escape_ascii());
+    }
     let mut copy = raw.to_vec();
     if let Ok(value) = simd_json::serde::from_slice::<Value>(&mut copy)
         && value.is_object()
@@ -310,7 +313,7 @@ proptest! {
     fn any_bytes_are_survived(bytes in proptest::collection::vec(prop_oneof![Just(b'"'), Just(b'{'), Just(b'}'), Just(b'['), Just(b']'), Just(b','), Just(b':'), Just(b'\\'), Just(b'\n'), any::<u8>()], 0..200)) {
         read(&bytes, &mut |_| {});
         let _ = one_line(&bytes);
-        assert_eq!(scan::record(&bytes), plain::record(&bytes));
+        compare(&bytes);
     }
 }
 
@@ -321,6 +324,76 @@ fn nesting_has_one_limit() {
             for (open, close) in [("[", "]"), ("{\"sessionContext\":", "}")] {
                 let record = format!("{{\"{key}\":{}1{}}}", open.repeat(depth), close.repeat(depth));
                 assert_eq!(compare(record.as_bytes()), depth < DEPTH_MAX, "{key} {open} {depth}");
+            }
+        }
+    }
+}
+
+#[test]
+fn faults_are_refused_wherever_they_stand() {
+    const FAULTS: [&str; 36] = [
+        "[}",
+        "{]",
+        r#"{"a":1]"#,
+        "[1}",
+        "[1,]",
+        r#"{"a":1,}"#,
+        "{,}",
+        "[,1]",
+        "[,]",
+        r#"{"a"}"#,
+        r#"{"a":}"#,
+        r#"{"a",1}"#,
+        "{1:2}",
+        "{[]:1}",
+        r#"{"a""b":1}"#,
+        r#"{"a"::1}"#,
+        "[1:2]",
+        r#"["a":1]"#,
+        r#""a""b""#,
+        "[[1}]",
+        "{}x",
+        "[]]",
+        r#""a"x"#,
+        r#"x"a""#,
+        r#"[1"a"]"#,
+        "[{}{}]",
+        "tru",
+        "truex",
+        "nul",
+        "01",
+        "-",
+        "1.",
+        "1e",
+        "+1",
+        r#""\x""#,
+        "\"\u{1}\"",
+    ];
+    const GOOD: [&str; 12] = [
+        "[]",
+        "{}",
+        "[[],{}]",
+        r#"{"a":{},"b":[]}"#,
+        "-0.5e+7",
+        "true",
+        "false",
+        "null",
+        r#""""#,
+        r#""\\\"""#,
+        r#"[{"a":[{"a":[]}]},1]"#,
+        "[\"\u{7f}\"]",
+    ];
+    for (values, sound) in [(&FAULTS[..], false), (&GOOD[..], true)] {
+        for value in values {
+            for key in ["x", "eventName", "requestParameters", "userIdentity", "addendum", "resources", "readOnly"] {
+                for record in [
+                    format!(r#"{{"{key}":{value}}}"#),
+                    format!(r#"{{"eventID":"e","{key}":{{"x":[{value}]}},"eventTime":"t"}}"#),
+                    format!(r#"{{"{key}":{{"sessionContext":{{"sessionIssuer":{value}}},"inScopeOf":{value}}}}}"#),
+                    format!(r#"{{"x":[{value},[]],"{key}":{value},"y":{{"z":{value}}}}}"#),
+                ] {
+                    assert_eq!(compare(record.as_bytes()), sound, "{record}");
+                }
             }
         }
     }

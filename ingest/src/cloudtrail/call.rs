@@ -117,7 +117,8 @@ impl<'a> ApiCall<'a> {
     /// `iam` of `iam.amazonaws.com`.
     #[must_use]
     pub fn service(&self) -> &str {
-        self.event_source.split('.').next().unwrap_or(&self.event_source)
+        let end = self.event_source.bytes().position(|c| c == b'.');
+        end.and_then(|end| self.event_source.get(..end)).unwrap_or(&self.event_source)
     }
 
     /// The account the record belongs to: `recipientAccountId`, else the identity's account.

@@ -15,6 +15,9 @@ use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::call::ApiCall;
+use super::fast;
+use super::index::Index;
+use super::marks::Isa;
 use super::scan::{Fault, Scanner, Shape, Wrap};
 use crate::time::EventTime;
 use crate::unit::Reject;
@@ -53,14 +56,29 @@ pub struct Outcome {
 /// Walks through all records of an object, file or message, in their order. Items are numbered from 0 as they come:
 /// for `{"Records":[…]}` the index in the list, for one record a line the line (empty ones left out).
 pub fn read(text: &[u8], on: &mut dyn FnMut(Item<'_>)) -> Outcome {
-    let mut reader = Reader { on, outcome: Outcome::default() };
+    read_with(Some(Isa::best()), text, on)
+}
+
+/// As [`read`], with the fast path on one instruction set, or without it.
+fn read_with(isa: Option<Isa>, text: &[u8], on: &mut dyn FnMut(Item<'_>)) -> Outcome {
+    let mut reader = Reader { isa, on, outcome: Outcome::default(), memory: Vec::new() };
     reader.text(text, 0);
     reader.outcome
 }
 
 struct Reader<'f> {
+    isa: Option<Isa>,
     on: &'f mut dyn FnMut(Item<'_>),
     outcome: Outcome,
+    /// Of indices that are not in use: texts lie within texts.
+    memory: Vec<Vec<u32>>,
+}
+
+/// A text on its way through, and the index of the piece at hand.
+struct Walk<'a> {
+    s: Scanner<'a>,
+    /// `None` without the fast path.
+    index: Option<Index<'a>>,
 }
 
 impl Reader<'_> {
@@ -77,59 +95,76 @@ impl Reader<'_> {
         self.reject(format!("{}, at byte {} of the record", fault.what, fault.at.saturating_sub(from)), raw);
     }
 
+    fn walk<'a>(&mut self, text: &'a [u8]) -> Walk<'a> {
+        let index = self.isa.map(|isa| Index::new(isa, self.memory.pop().unwrap_or_default()));
+        Walk { s: Scanner::new(text), index }
+    }
+
+    fn end(&mut self, walk: Walk<'_>) {
+        self.memory.extend(walk.index.map(Index::into_memory));
+    }
+
     /// Values one after the other.
     fn text(&mut self, text: &[u8], level: u8) {
         if text.starts_with(&[0x1f, 0x8b]) {
             return self.gzip(text, level);
         }
-        let mut s = Scanner::new(text);
+        let mut walk = self.walk(text);
+        self.values(&mut walk, level);
+        self.end(walk);
+    }
+
+    fn values(&mut self, walk: &mut Walk<'_>, level: u8) {
+        let text = walk.s.text;
         if text.starts_with("\u{feff}".as_bytes()) {
-            s.at = 3;
+            walk.s.at = 3;
         }
         // Whether a loose walk to the end of a faulty value may be tried; one that found no end has seen all the rest.
         let mut by_brackets = true;
         loop {
-            let first = s.token();
-            let from = s.at;
+            let first = walk.s.token();
+            let from = walk.s.at;
             if from >= text.len() {
                 return;
             }
             let result = match first {
                 b',' => {
-                    s.at += 1;
+                    walk.s.at += 1;
                     Ok(())
                 }
                 b'[' => {
-                    self.list(&mut s, level);
+                    self.list(walk, level);
                     Ok(())
                 }
                 b'H' if text[from..].starts_with(b"H4sI") => {
                     let end = text[from..].iter().position(u8::is_ascii_whitespace).map_or(text.len(), |n| from + n);
-                    s.at = end;
+                    walk.s.at = end;
                     self.base64(&text[from..end], level);
                     Ok(())
                 }
-                _ => self.value(&mut s, level),
+                _ => self.value(walk, level),
             };
             if let Err(fault) = result {
-                s.at = resume(text, from, fault.at, &mut by_brackets);
-                self.fault(fault, from, text[from..s.at].trim_ascii_end());
+                walk.s.at = resume(text, from, fault.at, &mut by_brackets);
+                self.fault(fault, from, text[from..walk.s.at].trim_ascii_end());
             }
         }
     }
 
     /// At a `[`: every element is a value. What cannot be read any more is one reject, and the scanner stands at the end.
-    fn list(&mut self, s: &mut Scanner<'_>, level: u8) {
-        let text = s.text;
-        s.at += 1;
-        if s.token() == b']' {
-            s.at += 1;
+    fn list(&mut self, walk: &mut Walk<'_>, level: u8) {
+        let text = walk.s.text;
+        walk.s.at += 1;
+        if walk.s.token() == b']' {
+            walk.s.at += 1;
             return;
         }
         loop {
-            s.token();
-            let from = s.at;
-            if let Err(fault) = self.value(s, level) {
+            walk.s.token();
+            let from = walk.s.at;
+            let value = self.value(walk, level);
+            let s = &mut walk.s;
+            if let Err(fault) = value {
                 s.at = from;
                 let found = s.skip_loosely();
                 self.fault(fault, from, text.get(from..s.at).unwrap_or_default());
@@ -160,16 +195,25 @@ impl Reader<'_> {
 
     /// At a value: a record, an envelope or a string with either in it. A fault has emitted nothing for this value, unless it
     /// stands behind a list of records.
-    fn value(&mut self, s: &mut Scanner<'_>, level: u8) -> Result<(), Fault> {
+    fn value(&mut self, walk: &mut Walk<'_>, level: u8) -> Result<(), Fault> {
+        let Walk { s, index } = walk;
         let (first, from) = (s.token(), s.at);
         match first {
             b'{' => {
                 let mut call = ApiCall::default();
                 let mut wrap = Wrap::default();
-                match s.record(&mut call, &mut wrap)? {
+                let end = index.as_mut().and_then(|index| fast::record(index, s.text, from, &mut call, &mut wrap));
+                let shape = match end {
+                    Some(end) => {
+                        s.at = end;
+                        Shape::Object
+                    }
+                    None => s.record(&mut call, &mut wrap)?,
+                };
+                match shape {
                     Shape::Object => {
                         call.raw = s.text.get(from..s.at).unwrap_or_default();
-                        self.object(call, wrap, level);
+                        self.object(&mut call, &wrap, level);
                     }
                     Shape::List if level >= LEVEL_MAX => {
                         s.skip(1)?;
@@ -177,7 +221,8 @@ impl Reader<'_> {
                         self.reject("too many envelopes within each other", &s.text[from..s.at]);
                     }
                     Shape::List => {
-                        self.list(s, level + 1);
+                        self.list(walk, level + 1);
+                        let s = &mut walk.s;
                         if s.at < s.text.len() {
                             s.finish_object()?;
                         } else if s.text.last() == Some(&b']') {
@@ -213,17 +258,17 @@ impl Reader<'_> {
     }
 
     /// Judges an object that was read: a record, an envelope around something, or neither.
-    fn object(&mut self, mut call: ApiCall<'_>, wrap: Wrap<'_>, level: u8) {
+    fn object(&mut self, call: &mut ApiCall<'_>, wrap: &Wrap<'_>, level: u8) {
         call.index = self.outcome.items;
-        if let Some(kind) = ignored_kind(&call) {
+        if let Some(kind) = ignored_kind(call) {
             return self.emit(Item::Ignored { kind, index: call.index });
         }
-        let missing = missing_fields(&call);
-        if missing.is_empty() {
+        let whole = ![&call.event_source, &call.event_name, &call.time_text].iter().any(|text| text.is_empty());
+        if whole {
             match EventTime::parse(&call.time_text) {
                 Some(time) => {
                     call.time = time;
-                    self.emit(Item::Call(&call));
+                    self.emit(Item::Call(call));
                 }
                 None => self.reject(format!("eventTime is not a time: {:?}", cut(&call.time_text)), call.raw),
             }
@@ -243,15 +288,16 @@ impl Reader<'_> {
                 {
                     return self.emit(Item::Ignored { kind, index: call.index });
                 }
-                let mut s = Scanner::new(inner);
+                let mut walk = self.walk(inner);
                 if inner.starts_with(b"[") {
-                    self.list(&mut s, level + 1);
-                } else if let Err(fault) = self.value(&mut s, level + 1) {
+                    self.list(&mut walk, level + 1);
+                } else if let Err(fault) = self.value(&mut walk, level + 1) {
                     self.fault(fault, 0, call.raw);
                 }
+                self.end(walk);
             }
             Some(_) => self.reject("too many envelopes within each other", call.raw),
-            None => self.reject(format!("record has no {}", missing.join(", no ")), call.raw),
+            None => self.reject(format!("record has no {}", missing_fields(call).join(", no ")), call.raw),
         }
     }
 
@@ -339,8 +385,16 @@ mod tests {
 
     /// What comes out: `c` a call, `i:kind` ignored, `r` a reject; indices must count up from 0.
     fn items(text: &[u8]) -> Vec<String> {
+        let alone = items_with(None, text);
+        for isa in Isa::all() {
+            assert_eq!(items_with(Some(isa), text), alone, "{isa:?} {}", text[..text.len().min(300)].escape_ascii());
+        }
+        alone
+    }
+
+    fn items_with(isa: Option<Isa>, text: &[u8]) -> Vec<String> {
         let mut seen = Vec::new();
-        let outcome = read(text, &mut |item| {
+        let outcome = read_with(isa, text, &mut |item| {
             let (said, index) = match item {
                 Item::Call(call) => {
                     assert!(call.raw.starts_with(b"{") && call.raw.ends_with(b"}"), "{}", call.raw.escape_ascii());

@@ -9,6 +9,8 @@
 //! [`super::plain`] does the same the simple way, and tests hold the two against each other.
 
 use super::call::{ApiCall, Identity, Text};
+use super::index::Index;
+use super::marks::Isa;
 use super::quoted::{Quoted, quoted};
 use crate::time::EventTime;
 
@@ -505,19 +507,41 @@ impl<'a> Scanner<'a> {
 /// no readable `eventTime` has `time` 0.
 #[must_use]
 pub fn record(raw: &[u8]) -> Option<ApiCall<'_>> {
+    alone(raw, None)
+}
+
+/// As [`record`], read by the fast path on every instruction set that the machine has. For tests and fuzzers.
+#[must_use]
+pub fn record_on_each(raw: &[u8]) -> Vec<Option<ApiCall<'_>>> {
+    Isa::all().into_iter().map(|isa| alone(raw, Some(isa))).collect()
+}
+
+fn alone(raw: &[u8], isa: Option<Isa>) -> Option<ApiCall<'_>> {
     let mut scanner = Scanner::new(raw);
     if scanner.token() != b'{' {
         return None;
     }
     let from = scanner.at;
     let mut call = ApiCall::default();
-    if scanner.record(&mut call, &mut Wrap::default()).ok()? == Shape::List {
-        return None;
+    let mut wrap = Wrap::default();
+    match isa.and_then(|isa| super::fast::record(&mut Index::new(isa, Vec::new()), raw, from, &mut call, &mut wrap)) {
+        Some(end) => scanner.at = end,
+        None if scanner.record(&mut call, &mut wrap).ok()? == Shape::List => return None,
+        None => {}
     }
     call.raw = raw.get(from..scanner.at)?;
     call.time = EventTime::parse(&call.time_text).unwrap_or_default();
     scanner.token();
     (scanner.at == raw.len()).then_some(call)
+}
+
+/// True if `raw` is a number, `true`, `false` or `null`, and nothing else.
+pub(super) fn is_scalar(raw: &[u8]) -> bool {
+    if matches!(raw, b"true" | b"false" | b"null") {
+        return true;
+    }
+    let mut scanner = Scanner::new(raw);
+    matches!(raw.first(), Some(b'-' | b'0'..=b'9')) && scanner.number().is_ok() && scanner.at == raw.len()
 }
 
 /// True if `raw` is one JSON value of at most [`DEPTH_MAX`] levels, and nothing else.
