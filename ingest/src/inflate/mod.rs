@@ -104,7 +104,7 @@ impl Inflater {
                         }
                         over.is_none()
                     };
-                    let salvaged = stream(rest, limits, before as u64, &mut self.piece, &mut keep)?;
+                    let salvaged = stream(raw, raw.len() - rest.len(), limits, before as u64, &mut self.piece, &mut keep)?;
                     if let Some(error) = over {
                         return Err(error);
                     }
@@ -146,7 +146,7 @@ impl Inflater {
             }
             true
         };
-        let done = stream(raw, limits, 0, &mut self.piece, &mut take)?;
+        let done = stream(raw, 0, limits, 0, &mut self.piece, &mut take)?;
         if !lines.is_empty() {
             on_piece(&lines);
         }
@@ -163,7 +163,7 @@ impl Inflater {
             head.len() < most
         };
         // An error says that the content is too large for more than this, which is known.
-        let _ = stream(raw, Limits::default(), 0, &mut self.piece, &mut take);
+        let _ = stream(raw, 0, Limits::default(), 0, &mut self.piece, &mut take);
         head
     }
 
@@ -205,9 +205,11 @@ fn give_back(out: &mut Vec<u8>, room: usize) {
     }
 }
 
-/// Reads all members as a stream and gives what it can, until `take` says stop.
+/// Reads all members from byte `from` of the object on as a stream and gives what it can, until `take` says stop. `before`
+/// is how much content the members before had.
 fn stream(
     raw: &[u8],
+    from: usize,
     limits: Limits,
     before: u64,
     piece: &mut Vec<u8>,
@@ -216,7 +218,7 @@ fn stream(
     piece.resize(1 << 16, 0);
     let mut done = Inflated::default();
     let mut content = before;
-    let mut rest = raw;
+    let mut rest = raw.get(from..).unwrap_or_default();
     while is_gzip(rest) {
         // One member at a time, so that bytes after the last one are told from a broken member.
         let mut member = flate2::bufread::GzDecoder::new(rest);
@@ -246,7 +248,10 @@ fn stream(
         done.members += 1;
         rest = member.into_inner();
     }
-    done.trailing = rest.len();
+    // Without any member there is nothing that could trail: the object is no gzip.
+    if done.members > 0 {
+        done.trailing = rest.len();
+    }
     Ok(done)
 }
 

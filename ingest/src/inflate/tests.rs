@@ -122,3 +122,29 @@ fn a_bomb_is_known_before_it_goes_off() {
     raw.extend(u32::MAX.to_le_bytes());
     assert!(inflate(&raw, Limits::default()).is_err());
 }
+
+#[test]
+fn a_break_is_placed_in_the_object_and_measured_by_all_of_it() {
+    let first = gzip(b"first member\n");
+    let mut raw = [first.clone(), gzip(b"second member\n")].concat();
+    raw.truncate(raw.len() - 8);
+    let (whole, whole_text) = inflate(&raw, Limits::default()).unwrap();
+    let (streamed, streamed_text, _) = streamed(&raw, Limits::default()).unwrap();
+    assert_eq!((&whole, &whole_text), (&streamed, &streamed_text));
+    let said = whole.broken.unwrap();
+    let at: usize = said.split(' ').nth(4).and_then(|n| n.parse().ok()).unwrap();
+    assert!(at > first.len() && said.contains(&format!("of {}", raw.len())), "{said}");
+
+    // An honest log of 80 MB before a short member that breaks: no bomb, though little of the object is left.
+    let mut state = 1u32;
+    let mut line = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        format!("2 123456789012 eni-0a 10.0.0.5 10.0.0.6 443 40000 6 1 40 {state} {state} ACCEPT OK\n")
+    };
+    let text: String = (0..1_000_000).map(|_| line()).collect();
+    assert!(text.len() as u64 > RATIO_FROM);
+    let mut raw = [gzip(text.as_bytes()), gzip(b"tail\n")].concat();
+    raw.truncate(raw.len() - 8);
+    let (done, out) = inflate(&raw, Limits::default()).unwrap();
+    assert!(done.broken.is_some() && out.len() >= text.len());
+}
