@@ -468,7 +468,7 @@ fn decode_inner(block: BlockView<'_>, r: &mut Reader<'_>) -> Option<AccountHour>
         };
         let (ahead, back) = (traffic()?, traffic()?);
         let first = u32::from_le_bytes(r.array()?);
-        let last = u64::from(first) + r.int()?;
+        let last = u64::from(first).checked_add(r.int()?)?;
         let mut seen = SmallVec::new();
         for _ in 0..r.byte()?.min(3) {
             seen.push((*unit_at.get(r.index()? as usize)?, r.index()?));
