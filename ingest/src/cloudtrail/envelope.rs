@@ -61,7 +61,7 @@ pub fn read(text: &[u8], on: &mut dyn FnMut(Item<'_>)) -> Outcome {
 
 /// As [`read`], with the fast path on one instruction set, or without it.
 fn read_with(isa: Option<Isa>, text: &[u8], on: &mut dyn FnMut(Item<'_>)) -> Outcome {
-    let mut reader = Reader { isa, on, outcome: Outcome::default(), memory: Vec::new() };
+    let mut reader = Reader { isa, on, outcome: Outcome::default(), memory: Vec::new(), last_time: None };
     reader.text(text, 0);
     reader.outcome
 }
@@ -72,6 +72,8 @@ struct Reader<'f> {
     outcome: Outcome,
     /// Of indices that are not in use: texts lie within texts.
     memory: Vec<Vec<u32>>,
+    /// The last `eventTime` in the usual form: neighbours are often of one second.
+    last_time: Option<([u8; 20], EventTime)>,
 }
 
 /// A text on its way through, and the index of the piece at hand.
@@ -265,7 +267,7 @@ impl Reader<'_> {
         }
         let whole = ![&call.event_source, &call.event_name, &call.time_text].iter().any(|text| text.is_empty());
         if whole {
-            match EventTime::parse(&call.time_text) {
+            match self.time(&call.time_text) {
                 Some(time) => {
                     call.time = time;
                     self.emit(Item::Call(call));
@@ -299,6 +301,19 @@ impl Reader<'_> {
             Some(_) => self.reject("too many envelopes within each other", call.raw),
             None => self.reject(format!("record has no {}", missing_fields(call).join(", no ")), call.raw),
         }
+    }
+
+    fn time(&mut self, text: &str) -> Option<EventTime> {
+        if let Some((last, time)) = &self.last_time
+            && text.as_bytes() == last
+        {
+            return Some(*time);
+        }
+        let time = EventTime::parse(text)?;
+        if let Ok(text) = text.as_bytes().try_into() {
+            self.last_time = Some((text, time));
+        }
+        Some(time)
     }
 
     fn base64(&mut self, text: &[u8], level: u8) {
@@ -488,6 +503,27 @@ mod tests {
     }
 
     #[test]
+    fn every_event_has_its_own_time() {
+        let at = |time: &str| RECORD.replace("2023-11-14T22:13:20Z", time);
+        let nul = r"\u0000".repeat(20);
+        let all = [
+            "2023-11-14T22:13:20Z",
+            "2023-11-14T22:13:20Z",
+            "2023-11-14T22:13:21Z",
+            "2023-11-14 22:13:21",
+            &nul,
+            "2023-11-14T22:13:2xZ",
+            "2023-11-14T22:13:20Z",
+        ];
+        let mut times = Vec::new();
+        read(all.map(at).join("\n").as_bytes(), &mut |item| times.push(if let Item::Call(call) = item { call.time.0 } else { -1 }));
+        let first = 1_700_000_000;
+        assert_eq!(times, [first, first, first + 1, first + 1, -1, -1, first]);
+        // Nothing is remembered before there was a time.
+        check(at(&nul), "r");
+    }
+
+    #[test]
     fn kinds_are_told_apart() {
         let r = RECORD;
         let kind =
@@ -573,7 +609,7 @@ mod tests {
             "{\"message\":",
             "{\"a\":\"b\\",
         ] {
-            items(line.repeat(2_000_000 / line.len()).as_bytes());
+            read(line.repeat(2_000_000 / line.len()).as_bytes(), &mut |_| {});
         }
         assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
     }

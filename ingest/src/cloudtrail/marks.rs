@@ -1,6 +1,7 @@
 //! Sixty-four bytes of JSON at a step: which of them are quotes, brackets and the like, one bit each.
 //!
-//! The only part of the scanner that differs by instruction set, and with [`super::quoted`] the only one with `unsafe`.
+//! The only part of the scanner that differs by instruction set. [`super::quoted`] and [`super::index`] have an `unsafe` each
+//! for bytes that were checked to be text; all others are here.
 //! Everything here reads and writes its arguments only, arrays of known length behind references; so the one obligation
 //! is that the machine has the instructions, and a value of [`avx2::Avx2`] or [`avx512::Avx512`] is the proof: only its
 //! `detect` makes one. [`Portable`] is the plain twin; tests hold all of them against each other.
