@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::contact::Outcome;
-use crate::detectors::scan::{Pair, ScanBaseline};
+use crate::detectors::scan::{Pair, ScanBaseline, lateral_pairs};
 use crate::detectors::{Context, Detector, attribute, closing, draft};
 use crate::finding::{Finding, Severity};
 use crate::fleet::FleetDelta;
@@ -282,8 +282,11 @@ impl Detector for NewPeer {
         if attempts >= ATTEMPTS_MAX {
             fresh.retain(|at| look.peers[*at].learnable);
         }
-        let mut findings: Vec<(i64, Finding)> =
-            fresh.iter().filter_map(|at| self.finding(profile, look, *at, fresh.len(), context)).collect();
+        let new = fresh.len();
+        // Several neighbours at once are one story, told as lateral movement by detector 8.
+        let lateral = lateral_pairs(look);
+        fresh.retain(|at| !lateral.iter().any(|pair| pair.peer as usize == *at));
+        let mut findings: Vec<(i64, Finding)> = fresh.iter().filter_map(|at| self.finding(profile, look, *at, new, context)).collect();
         findings.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.subject.cmp(&b.1.subject)));
         findings.truncate(FINDINGS_MAX);
         findings.into_iter().map(|f| f.1).collect()

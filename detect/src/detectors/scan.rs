@@ -401,16 +401,9 @@ impl Scan {
         if !profile.age.past(warm_up_of(Self::NAME), context.hour) || profile.peers.is_dynamic(context.hour.day()) {
             return None;
         }
-        let internal = |peer: &PeerHour| peer.ip.is_private() || network.peer_name(peer).kind == PeerKind::Owner;
-        let pairs: Vec<&Pair> = look
-            .pairs
-            .iter()
-            .filter(|p| p.outcome == Outcome::Succeeded && p.protocol == 6 && LATERAL_PORTS.contains(&p.port))
-            .filter(|p| look.peers.get(p.peer as usize).is_some_and(|l| l.familiarity != Familiarity::Known))
-            .filter(|p| network.peers.get(p.peer as usize).is_some_and(internal))
-            .collect();
+        let pairs = lateral_pairs(look);
         let peers = distinct(pairs.iter().map(|p| p.peer));
-        if peers < LATERAL_PEERS {
+        if peers == 0 {
             return None;
         }
         let rates = profile.peers.rates(context.hour);
@@ -553,6 +546,21 @@ impl Scan {
         }
         findings
     }
+}
+
+/// What makes lateral movement: answers of at least [`LATERAL_PEERS`] new internal peers on administration or data ports.
+/// Empty below that.
+pub(crate) fn lateral_pairs<'l>(look: &'l NetworkLook<'_, '_>) -> Vec<&'l Pair> {
+    let network = look.network;
+    let internal = |peer: &PeerHour| peer.ip.is_private() || network.peer_name(peer).kind == PeerKind::Owner;
+    let pairs: Vec<&Pair> = look
+        .pairs
+        .iter()
+        .filter(|p| p.outcome == Outcome::Succeeded && p.protocol == 6 && LATERAL_PORTS.contains(&p.port))
+        .filter(|p| look.peers.get(p.peer as usize).is_some_and(|l| l.familiarity != Familiarity::Known))
+        .filter(|p| network.peers.get(p.peer as usize).is_some_and(internal))
+        .collect();
+    if distinct(pairs.iter().map(|p| p.peer)) < LATERAL_PEERS { Vec::new() } else { pairs }
 }
 
 /// The interface's own address in a contact.

@@ -285,7 +285,7 @@ fn moving_to_neighbours_and_being_visited() {
         lateral.talk("eni-1", OWN, &format!("10.0.7.{n}"), 22, 9000, 9000);
     }
     let findings = grown(16).live(&lateral);
-    let lateral = findings.iter().find(|f| f.detector == "scan").unwrap();
+    let [lateral] = findings.as_slice() else { panic!("one story: {:?}", said(&findings)) };
     assert_eq!((lateral.subject.as_str(), lateral.tactics.as_slice()), ("lateral movement", ["TA0008".to_owned()].as_slice()));
     assert!(lateral.severity >= Severity::Low && lateral.explanation.contains("4 internal peers"), "{}", lateral.explanation);
 
