@@ -73,11 +73,13 @@ pub struct StateConfig {
     pub memory: Size,
     /// How long a source that stands still may hold sealing back.
     pub stall_limit: Span,
+    /// For how many days of delivery `run` remembers what it read; what is older is neither remembered nor listed.
+    pub ledger_days: u16,
 }
 
 impl Default for StateConfig {
     fn default() -> Self {
-        Self { location: None, retention: Span(7200), memory: Size(2 << 30), stall_limit: Span(6 * 3600) }
+        Self { location: None, retention: Span(7200), memory: Size(2 << 30), stall_limit: Span(6 * 3600), ledger_days: 14 }
     }
 }
 
@@ -141,6 +143,7 @@ pub enum SourceConfig {
         queue_url: String,
     },
     /// CloudTrail.
+    #[cfg_attr(not(feature = "kafka"), allow(dead_code))] // Read only where topics are.
     Kafka {
         /// `host:port`s.
         brokers: Vec<String>,
@@ -152,6 +155,9 @@ pub enum SourceConfig {
         /// Passed to librdkafka as they are.
         #[serde(default)]
         options: BTreeMap<String, toml::Value>,
+        /// Logs in to MSK with IAM, by the usual chain of credentials.
+        #[serde(default)]
+        aws_msk_iam: bool,
     },
     /// A folder, walked.
     Folder {
@@ -180,11 +186,14 @@ pub struct CollectConfig {
     pub role: Option<String>,
     /// How often `run` collects.
     pub every: Span,
+    /// The section is there: `run` collects.
+    #[serde(skip)]
+    pub on: bool,
 }
 
 impl Default for CollectConfig {
     fn default() -> Self {
-        Self { accounts: Vec::new(), organization: false, regions: Vec::new(), role: None, every: Span(900) }
+        Self { accounts: Vec::new(), organization: false, regions: Vec::new(), role: None, every: Span(900), on: false }
     }
 }
 
@@ -362,7 +371,8 @@ impl Config {
     /// # Errors
     /// As [`Self::load`], without the file's name.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|e| ConfigError(e.to_string()))?;
+        let mut config: Self = toml::from_str(text).map_err(|e| ConfigError(e.to_string()))?;
+        config.collect.on = toml::from_str::<toml::Table>(text).is_ok_and(|table| table.contains_key("collect"));
         config.check()?;
         Ok(config)
     }
@@ -374,6 +384,9 @@ impl Config {
         }
         if !(-1..=1).contains(&self.detect.sensitivity) {
             return fail(format!("detect.sensitivity is {}: it takes -1, 0 or 1", self.detect.sensitivity));
+        }
+        if self.state.ledger_days == 0 {
+            return fail("state.ledger_days is 0: it takes at least 1, and 14 is what others remember, too".to_owned());
         }
         for account in &self.collect.accounts {
             if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
@@ -488,6 +501,7 @@ mod tests {
             ("[[network]]\ncidr = \"10.0.0.0/64\"\nname = \"x\"\n", "CIDR"),
             ("[[suppression]]\ndetector = \"*\"\nentity = \"*\"\nuntil = 2027-01-01\nreason = \" \"\n", "reason"),
             ("[detect]\nsensitivity = 3\n", "sensitivity"),
+            ("[state]\nledger_days = 0\n", "ledger_days"),
         ] {
             let error = Config::parse(text).unwrap_err().to_string();
             assert!(error.contains(word), "{text}: {error}");

@@ -1,7 +1,7 @@
 //! Where `replay` and `run` find units: files, folders and S3 prefixes, listed and fetched alike.
 
 use flowtrail_ingest::source::{Object, folder};
-use flowtrail_ingest::{EventTime, KeyFacts};
+use flowtrail_ingest::{Day, EventTime, KeyFacts};
 
 use crate::cli::Failure;
 use crate::config::AwsConfig;
@@ -101,8 +101,30 @@ impl Inputs {
     /// # Errors
     /// When a bucket cannot be listed.
     pub fn list(&self) -> anyhow::Result<Listed> {
+        self.list_from(None)
+    }
+
+    /// Lists what may have come since `horizon`, sorted: folders of earlier days are not looked into where AWS's names say the
+    /// day (`AWSLogs/…/2026/01/05/`), so that a listing does not grow with history.
+    ///
+    /// # Errors
+    /// When a bucket or a folder cannot be listed.
+    pub fn list_since(&self, horizon: Option<Day>) -> anyhow::Result<Listed> {
+        for place in &self.places {
+            if let Place::Path(path) = place {
+                // A folder that is gone is not an empty one.
+                std::fs::metadata(path).map_err(|e| anyhow::anyhow!("{path}: {e}"))?;
+            }
+        }
+        self.list_from(horizon)
+    }
+
+    fn list_from(&self, horizon: Option<Day>) -> anyhow::Result<Listed> {
         let paths: Vec<&String> = self.places.iter().filter_map(|p| if let Place::Path(path) = p { Some(path) } else { None }).collect();
-        let walk = folder::walk(&paths);
+        let walk = folder::walk_where(&paths, &|folder| match (horizon, folder.to_str()) {
+            (Some(horizon), Some(folder)) => day_of_folder(folder).is_none_or(|day| day >= horizon),
+            _ => true,
+        });
         let mut listed = Listed {
             objects: walk.objects.into_iter().map(|o| Announced::of(o, None)).collect(),
             problems: walk.problems.into_iter().map(|p| Problem { path: p.path, reason: p.reason }).collect(),
@@ -110,9 +132,12 @@ impl Inputs {
         #[cfg(feature = "s3")]
         for place in &self.places {
             if let (Place::S3 { bucket, prefix }, Some(s3)) = (place, &self.s3) {
-                for page in s3.list(bucket, prefix, None) {
-                    listed.objects.extend(page?.into_iter().map(|o| Announced::of(o, Some(bucket.clone()))));
+                let mut found = Vec::new();
+                match horizon {
+                    None => list_all(s3, bucket, prefix, None, &mut found)?,
+                    Some(horizon) => list_recent(s3, bucket, prefix, horizon, 0, &mut found)?,
                 }
+                listed.objects.extend(found.into_iter().map(|o| Announced::of(o, Some(bucket.clone()))));
             }
         }
         listed.objects.sort_by(|a, b| (&a.bucket, &a.meta.key).cmp(&(&b.bucket, &b.meta.key)));
@@ -126,7 +151,7 @@ impl Inputs {
     /// In words.
     pub fn fetch(&self, announced: &Announced) -> anyhow::Result<Vec<u8>> {
         match &announced.bucket {
-            None => folder::read(&announced.object.key).map_err(|e| anyhow::anyhow!("cannot be read: {e}")),
+            None => folder::read(&announced.object.key).map_err(|error| Unreadable(error).into()),
             #[cfg(feature = "s3")]
             Some(bucket) => match &self.s3 {
                 Some(s3) => Ok(s3.get_listed(bucket, &announced.object)?.into()),
@@ -136,6 +161,100 @@ impl Inputs {
             Some(_) => anyhow::bail!("this build cannot read s3://: build it with --features s3"),
         }
     }
+}
+
+/// A file that the file system does not hand out.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot be read: {0}")]
+struct Unreadable(std::io::Error);
+
+/// True when the same fetch may work later without anybody's doing: a store that is away or asks to slow down, credentials
+/// that are to be renewed, a file system that stumbles.
+#[must_use]
+pub fn may_pass(error: &anyhow::Error) -> bool {
+    if let Some(Unreadable(error)) = error.downcast_ref() {
+        return !matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied);
+    }
+    #[cfg(feature = "s3")]
+    {
+        use flowtrail_ingest::source::s3::S3Error;
+        if let Some(error) = error.downcast_ref::<S3Error>() {
+            return error.retryable() || matches!(error, S3Error::NoSuchBucket { .. } | S3Error::Credentials { .. });
+        }
+    }
+    false
+}
+
+/// The day that AWS's names give to a folder: `AWSLogs/…/2026/01/05` or `AWSLogs/…/year=2026/month=01/day=05`.
+fn day_of_folder(folder: &str) -> Option<Day> {
+    let folder = folder.trim_end_matches('/');
+    let mut parts = folder.rsplit('/');
+    let (day, month, year) = (parts.next()?, parts.next()?, parts.next()?);
+    let number = |part: &str, name: &str, digits: usize| {
+        let part = part.strip_prefix(name).unwrap_or(part);
+        (part.len() == digits && part.bytes().all(|b| b.is_ascii_digit())).then(|| part.to_owned())
+    };
+    let (day, month, year) = (number(day, "day=", 2)?, number(month, "month=", 2)?, number(year, "year=", 4)?);
+    parts.any(|part| part == "AWSLogs").then(|| EventTime::parse(&format!("{year}-{month}-{day}"))).flatten().map(EventTime::day)
+}
+
+/// All objects under a prefix, after a key.
+#[cfg(feature = "s3")]
+fn list_all(
+    s3: &flowtrail_ingest::source::s3::S3Client,
+    bucket: &str,
+    prefix: &str,
+    after: Option<&str>,
+    found: &mut Vec<Object>,
+) -> anyhow::Result<()> {
+    for page in s3.list(bucket, prefix, after) {
+        found.extend(page?);
+    }
+    Ok(())
+}
+
+/// Levels that are walked before a day is looked for no longer: `AWSLogs/o-…/ACCOUNT/SERVICE/REGION` below a prefix of one's own.
+#[cfg(feature = "s3")]
+const LEVELS_MAX: u32 = 9;
+/// Prefixes of one level that are walked one by one.
+#[cfg(feature = "s3")]
+const PREFIXES_MAX: usize = 1000;
+
+/// Objects under a prefix, from a day on where keys have days; others all. Keys of a year begin where the day's begin.
+#[cfg(feature = "s3")]
+fn list_recent(
+    s3: &flowtrail_ingest::source::s3::S3Client,
+    bucket: &str,
+    prefix: &str,
+    horizon: Day,
+    level: u32,
+    found: &mut Vec<Object>,
+) -> anyhow::Result<()> {
+    if level == LEVELS_MAX || !(prefix.is_empty() || prefix.ends_with('/')) {
+        return list_all(s3, bucket, prefix, None, found);
+    }
+    let (objects, folders) = s3.level(bucket, prefix)?;
+    if folders.len() > PREFIXES_MAX {
+        return list_all(s3, bucket, prefix, None, found);
+    }
+    let is_year = |folder: &String| {
+        let name = folder.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        let digits = name.strip_prefix("year=").unwrap_or(name);
+        digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_digit())
+    };
+    if prefix.split('/').any(|part| part == "AWSLogs") && folders.iter().any(is_year) {
+        let date = horizon.to_string();
+        let (year, month_day) = date.split_at(4);
+        let (month, day) = (&month_day[1..3], &month_day[4..6]);
+        let hive = folders.iter().any(|folder| folder.contains("/year="));
+        let after = if hive { format!("{prefix}year={year}/month={month}/day={day}/") } else { format!("{prefix}{year}/{month}/{day}/") };
+        return list_all(s3, bucket, prefix, Some(&after), found);
+    }
+    found.extend(objects);
+    for folder in folders {
+        list_recent(s3, bucket, &folder, horizon, level + 1, found)?;
+    }
+    Ok(())
 }
 
 impl Place {
@@ -197,4 +316,20 @@ pub fn runtime() -> tokio::runtime::Handle {
         })
         .handle()
         .clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_aws_tell_their_day() {
+        let day = |folder: &str| day_of_folder(folder).map(|day| day.to_string());
+        let some = Some("2026-01-05".to_owned());
+        assert_eq!(day("/in/AWSLogs/111122223333/vpcflowlogs/eu-west-1/2026/01/05"), some);
+        assert_eq!(day("AWSLogs/aws-account-id=1/aws-service=vpcflowlogs/aws-region=x/year=2026/month=01/day=05/"), some);
+        for none in ["/in/2026/01/05", "/in/AWSLogs/1/vpcflowlogs/x/2026/01", "/in/AWSLogs/1/x/2026/01/32", "05", ""] {
+            assert_eq!(day(none), None, "{none}");
+        }
+    }
 }

@@ -2,6 +2,10 @@
 //!
 //! State is a chain of commits. Each names *run* files (blocks of contributions, back to back, read by range) and
 //! *journal* segments (units, facts, findings, what else changed). Loading plays the journals in order.
+//!
+//! What `run` will not ask for again (contributions of closed days, units older than `ledger_days`, their findings) is put
+//! by in *archive* segments ([`Lane::put_by`]): a later `replay` over the same state reads them, `run` does not, so that what
+//! it holds and goes through does not grow with history.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,6 +16,8 @@ use flowtrail_enrich::Fact;
 use flowtrail_ingest::{Day, EventTime, Hour, UnitId};
 use flowtrail_sink::{CommitLog, Draft, Outcome, OutputFile, SegmentReader, SegmentRef, SegmentWriter, Store, TableFile};
 use serde::{Deserialize, Serialize};
+
+use crate::coverage::Coverage;
 
 /// How a unit ended.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -101,6 +107,15 @@ pub struct Run {
     /// Came with this call: not stored.
     #[serde(skip)]
     pub new: bool,
+    /// The file's bytes, while they are held in memory.
+    #[serde(skip)]
+    pub held: Option<Arc<Vec<u8>>>,
+}
+
+impl Run {
+    fn bytes(&self) -> u64 {
+        self.blocks.iter().map(|b| b.len).sum()
+    }
 }
 
 /// What `run` goes on from: profiles through the last sealed hour.
@@ -148,6 +163,12 @@ impl UnitRecord {
 
 const JOURNAL: &str = "journal";
 const RUN: &str = "run";
+const ARCHIVE: &str = "archive";
+
+/// Run files of closed days that are smaller are put together.
+const SMALL_RUN: u64 = 8 << 20;
+/// A run file holds about this many bytes at most.
+const RUN_BYTES_MAX: usize = 64 << 20;
 
 const UNITS: u8 = 1;
 const FACTS: u8 = 2;
@@ -156,6 +177,10 @@ const FINDINGS: u8 = 4;
 const SNAPSHOTS: u8 = 5;
 const LEARNED: u8 = 6;
 const JUDGED: u8 = 7;
+const FACTS_SINCE: u8 = 8;
+const COVERAGE: u8 = 9;
+const COVERED: u8 = 10;
+const TALLY: u8 = 11;
 
 /// All that is known.
 #[derive(Default)]
@@ -174,6 +199,13 @@ pub struct Known {
     pub learned: Option<Learned>,
     /// What the last judging saw.
     pub judged: Judged,
+    /// Facts that came after `learned` was written, with the hour before which all was sealed then: those hours were judged
+    /// without them. Only what loading found.
+    pub facts_since: Vec<(Option<Hour>, Vec<Fact>)>,
+    /// What was read and has no rows in `coverage` yet (`run`).
+    pub coverage: Coverage,
+    /// Findings that stand and were put by, by severity.
+    pub tally: [u64; 5],
 }
 
 /// What changed since the last commit.
@@ -183,6 +215,8 @@ pub struct Changes {
     pub units: Vec<UnitRecord>,
     /// Facts learned.
     pub facts: Vec<Fact>,
+    /// Every hour before this was sealed when `facts` came (`run`).
+    pub facts_since: Option<Hour>,
     /// Blocks, not yet in a run file.
     pub blocks: Vec<Block>,
     /// Ids of findings that changed.
@@ -193,6 +227,10 @@ pub struct Changes {
     pub learned: bool,
     /// `judged` changed.
     pub judged: bool,
+    /// What was read and sealed, for `coverage`.
+    pub coverage: Coverage,
+    /// The files of this commit hold all of `coverage` before this hour.
+    pub covered: Option<Hour>,
     /// Output files staged for this commit.
     pub files: Vec<OutputFile>,
     /// Output files that they replace.
@@ -214,6 +252,8 @@ impl Changes {
             && !self.snapshots
             && !self.learned
             && !self.judged
+            && self.coverage.is_empty()
+            && self.covered.is_none()
             && self.files.is_empty()
     }
 }
@@ -233,6 +273,19 @@ pub struct Lane {
     pub clocks: BTreeMap<String, EventTime>,
     /// Run files.
     alive: Vec<SegmentRef>,
+    /// What was put by and is not in `known`.
+    archives: Vec<SegmentRef>,
+    /// Bytes of run files that may be held in memory.
+    pub held_max: u64,
+}
+
+/// How much of the state is loaded.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// What `run` needs.
+    Open,
+    /// What was put by, too.
+    All,
 }
 
 impl Lane {
@@ -240,12 +293,22 @@ impl Lane {
     ///
     /// # Errors
     /// When a store fails or the state is damaged.
-    pub fn open(state: Arc<dyn Store>, output: Arc<dyn Store>, seen_at: EventTime) -> Result<Self> {
+    pub fn open(state: Arc<dyn Store>, output: Arc<dyn Store>, seen_at: EventTime, depth: Depth) -> Result<Self> {
         let mut log = CommitLog::open(Arc::clone(&state), Arc::clone(&output), 0);
         let loaded = log.load().context("opening the state")?;
         let mut known = Known::default();
+        let mut archives: Vec<SegmentRef> = loaded.segments.iter().filter(|s| s.purpose == ARCHIVE).cloned().collect();
+        if depth == Depth::All {
+            // Older than anything in the journals. The next roll-up writes it with the rest.
+            for segment in std::mem::take(&mut archives) {
+                known.play(&log.read(&segment)?, &segment.key)?;
+            }
+        }
         for segment in loaded.segments.iter().filter(|s| s.purpose == JOURNAL) {
             known.play(&log.read(segment)?, &segment.key)?;
+        }
+        if depth == Depth::All {
+            known.tally = [0; 5];
         }
         let alive = loaded.segments.iter().filter(|s| s.purpose == RUN).cloned().collect();
         let (positions, clocks) = loaded.latest().map(|c| (c.draft.positions.clone(), c.draft.clocks.clone())).unwrap_or_default();
@@ -254,7 +317,7 @@ impl Lane {
         }
         log.publish()?;
         log.sweep()?;
-        Ok(Self { state, output, log, known, positions, clocks, alive })
+        Ok(Self { state, output, log, known, positions, clocks, alive, archives, held_max: 0 })
     }
 
     /// Writes output files under temporary names, for the next commit.
@@ -263,12 +326,6 @@ impl Lane {
     /// When the store fails.
     pub fn stage(&mut self, files: &[TableFile]) -> Result<Vec<OutputFile>> {
         Ok(self.log.stage(files)?)
-    }
-
-    /// Epoch of the newest commit.
-    #[must_use]
-    pub fn epoch(&self) -> u64 {
-        self.log.epoch()
     }
 
     /// Commits what changed: run file, journal, record, then the final names. Nothing to say, no commit.
@@ -281,9 +338,13 @@ impl Lane {
         }
         let mut segments = Vec::new();
         let mut new_runs: Vec<Run> = Vec::new();
+        let mut held: u64 = self.known.runs.iter().filter_map(|r| r.held.as_ref()).map(|bytes| bytes.len() as u64).sum();
         for (bytes, blocks) in run_files(changes.blocks) {
             let written = self.log.segments(&[(RUN, &bytes)])?;
-            new_runs.extend(written.iter().map(|s| Run { key: s.key.clone(), blocks: blocks.clone(), unwritten: true, new: true }));
+            let Some(segment) = written.first() else { continue };
+            held += bytes.len() as u64;
+            let held = (held <= self.held_max).then(|| Arc::new(bytes));
+            new_runs.push(Run { key: segment.key.clone(), blocks, unwritten: true, new: true, held });
             segments.extend(written);
         }
         let mut journal = SegmentWriter::new();
@@ -296,12 +357,17 @@ impl Lane {
             let runs: Vec<&Run> = self.known.runs.iter().chain(&new_runs).collect();
             journal.value(RUNS, &runs)?;
             journal.value(FINDINGS, &self.known.findings.iter().collect::<Vec<_>>())?;
+            journal.value(COVERAGE, &self.known.coverage)?;
+            journal.value(TALLY, &self.known.tally)?;
         } else {
             if !changes.units.is_empty() {
                 journal.value(UNITS, &changes.units)?;
             }
             if !changes.facts.is_empty() {
                 journal.value(FACTS, &changes.facts)?;
+                if changes.facts_since.is_some() && !changes.learned {
+                    journal.value(FACTS_SINCE, &(changes.facts_since, &changes.facts))?;
+                }
             }
             if !new_runs.is_empty() {
                 journal.value(RUNS, &new_runs)?;
@@ -310,6 +376,12 @@ impl Lane {
                 let changed: Vec<_> = changes.findings.iter().filter_map(|id| self.known.findings.get_key_value(id)).collect();
                 journal.value(FINDINGS, &changed)?;
             }
+        }
+        if !changes.coverage.is_empty() {
+            journal.value(COVERAGE, &changes.coverage)?;
+        }
+        if let Some(hour) = changes.covered {
+            journal.value(COVERED, &hour)?;
         }
         if changes.snapshots || roll_up {
             journal.value(SNAPSHOTS, &self.known.snapshots)?;
@@ -320,12 +392,18 @@ impl Lane {
         if changes.judged || roll_up {
             journal.value(JUDGED, &self.known.judged)?;
         }
+        if roll_up && !changes.learned {
+            for since in &self.known.facts_since {
+                journal.value(FACTS_SINCE, since)?;
+            }
+        }
         let bytes = journal.finish();
         let runs_written = segments.clone();
         segments.extend(self.log.segments(&[(JOURNAL, &bytes)])?);
         if roll_up {
             // Runs live on: all of them are named again.
             segments.extend(self.alive.iter().cloned());
+            segments.extend(self.archives.iter().cloned());
         }
         self.positions.extend(changes.positions);
         self.clocks.extend(changes.clocks);
@@ -355,13 +433,105 @@ impl Lane {
         self.known.ledger.extend(changes.units.into_iter().map(|u| (u.id, u)));
         self.known.facts.extend(changes.facts);
         self.known.runs.extend(new_runs);
+        self.known.coverage.absorb(changes.coverage);
+        if let Some(hour) = changes.covered {
+            self.known.coverage.forget_before(hour);
+        }
         Ok(())
+    }
+
+    /// Puts by what `run` will not ask for again: contributions of the days before `closed` and their findings, and units
+    /// delivered before `horizon` but those that `keep` wants. The next commit must be a roll-up.
+    ///
+    /// # Errors
+    /// When the state store fails.
+    pub fn put_by(&mut self, closed: Day, horizon: Day, keep: &dyn Fn(&UnitRecord) -> bool) -> Result<()> {
+        let mut archive = SegmentWriter::new();
+        let old = |u: &UnitRecord| u.delivered_at.or(u.hour.map(Hour::start)).is_some_and(|at| at < horizon.start()) && !keep(u);
+        let mut units: Vec<UnitRecord> = self.known.ledger.extract_if(|_, u| old(u)).map(|(_, u)| u).collect();
+        units.sort_by_key(|u| u.id);
+        let findings: Vec<(String, Kept)> =
+            self.known.findings.extract_if(.., |_, kept| kept.finding.window_start.day() < closed).collect();
+        for kept in findings.iter().map(|(_, kept)| kept).filter(|kept| !kept.withdrawn) {
+            self.known.tally[crate::publish::rank(kept.finding.severity)] += 1;
+        }
+        let runs = self.put_runs_by(closed)?;
+        if units.is_empty() && findings.is_empty() && runs.is_empty() {
+            return Ok(());
+        }
+        archive.value(UNITS, &units)?;
+        archive.value(FINDINGS, &findings)?;
+        archive.value(RUNS, &runs)?;
+        let written = self.log.segments(&[(ARCHIVE, &archive.finish())])?;
+        self.archives.extend(written);
+        Ok(())
+    }
+
+    /// Takes the blocks of days before `closed` out of the runs. Large files of nothing else stay as they are, of the others
+    /// the blocks are copied into new ones.
+    fn put_runs_by(&mut self, closed: Day) -> Result<Vec<Run>> {
+        let mut put_by = Vec::new();
+        let mut kept = Vec::new();
+        // With rows in `api_calls` and without: told apart in the new files, too.
+        let mut copied: [Vec<Block>; 2] = [Vec::new(), Vec::new()];
+        let mut bytes = [0usize; 2];
+        let mut gone: BTreeSet<String> = BTreeSet::new();
+        for mut run in std::mem::take(&mut self.known.runs) {
+            let split = run.blocks.partition_point(|b| b.hour.day() < closed);
+            let rest = run.blocks.split_off(split);
+            if !run.blocks.is_empty() {
+                if rest.is_empty() && run.bytes() >= SMALL_RUN {
+                    put_by.push(Run { held: None, new: false, ..run.clone() });
+                } else {
+                    let part = DayPart::read(&self.state, &run, 0, run.blocks.len())?;
+                    let which = usize::from(run.unwritten);
+                    bytes[which] += part.bytes.len();
+                    copied[which].extend(part.blocks());
+                    if rest.is_empty() {
+                        gone.insert(run.key.clone());
+                    }
+                }
+            }
+            if !rest.is_empty() {
+                kept.push(Run { blocks: rest, ..run });
+            }
+            for which in 0..2 {
+                if bytes[which] >= RUN_BYTES_MAX {
+                    bytes[which] = 0;
+                    self.write_runs_by(std::mem::take(&mut copied[which]), which == 1, &mut put_by)?;
+                }
+            }
+        }
+        for (which, blocks) in copied.into_iter().enumerate() {
+            self.write_runs_by(blocks, which == 1, &mut put_by)?;
+        }
+        self.known.runs = kept;
+        self.alive.retain(|segment| !gone.contains(&segment.key));
+        Ok(put_by)
+    }
+
+    fn write_runs_by(&mut self, blocks: Vec<Block>, unwritten: bool, put_by: &mut Vec<Run>) -> Result<()> {
+        for (bytes, blocks) in run_files(blocks) {
+            for segment in self.log.segments(&[(RUN, &bytes)])? {
+                put_by.push(Run { key: segment.key.clone(), blocks: blocks.clone(), unwritten, new: false, held: None });
+                self.alive.push(segment);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keys of a table's files of this lane in the output.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn files_of(&self, table: &str) -> Result<Vec<String>> {
+        let ours = |key: &String| key.rsplit('/').next().is_some_and(|name| name.starts_with("0-") && name.ends_with(".parquet"));
+        Ok(self.output.list(&format!("{table}/"))?.into_iter().map(|(key, _)| key).filter(ours).collect())
     }
 }
 
 /// Cuts blocks into run files of at most about 64 MiB, sorted by (day, account, hour).
 fn run_files(mut blocks: Vec<Block>) -> Vec<(Vec<u8>, Vec<BlockRef>)> {
-    const RUN_BYTES_MAX: usize = 64 << 20;
     blocks.sort_by(|a, b| (a.hour.day(), &a.account, a.hour, &a.bytes).cmp(&(b.hour.day(), &b.account, b.hour, &b.bytes)));
     let mut files: Vec<(Vec<u8>, Vec<BlockRef>)> = Vec::new();
     for block in blocks {
@@ -383,10 +553,17 @@ impl Known {
             match record.kind {
                 UNITS => self.ledger.extend(reader.value::<Vec<UnitRecord>>(&record)?.into_iter().map(|u| (u.id, u))),
                 FACTS => self.facts.extend(reader.value::<Vec<Fact>>(&record)?),
+                FACTS_SINCE => self.facts_since.push(reader.value(&record)?),
                 RUNS => self.runs.extend(reader.value::<Vec<Run>>(&record)?),
                 FINDINGS => self.findings.extend(reader.value::<Vec<(String, Kept)>>(&record)?),
                 SNAPSHOTS => self.snapshots = reader.value(&record)?,
-                LEARNED => self.learned = reader.value(&record)?,
+                LEARNED => {
+                    self.learned = reader.value(&record)?;
+                    self.facts_since.clear();
+                }
+                COVERAGE => self.coverage.absorb(reader.value(&record)?),
+                COVERED => self.coverage.forget_before(reader.value(&record)?),
+                TALLY => self.tally = reader.value(&record)?,
                 JUDGED => self.judged = reader.value(&record)?,
                 other => {
                     bail!("{key} holds a record of kind {other}, which this version does not know: it was written by a newer flowtrail")
@@ -394,6 +571,12 @@ impl Known {
             }
         }
         Ok(())
+    }
+
+    /// The first hour that has contributions.
+    #[must_use]
+    pub fn first_hour(&self) -> Option<Hour> {
+        self.runs.iter().flat_map(|r| r.blocks.iter().map(|b| b.hour)).min()
     }
 
     /// Days that have contributions, in order.
@@ -409,7 +592,7 @@ pub struct DayBlocks {
     parts: Vec<DayPart>,
 }
 
-/// One day of one run file.
+/// A stretch of one run file.
 struct DayPart {
     bytes: Vec<u8>,
     /// Where in the run file `bytes` begins.
@@ -417,6 +600,37 @@ struct DayPart {
     refs: Vec<BlockRef>,
     new: bool,
     unwritten: bool,
+}
+
+impl DayPart {
+    /// The blocks `from..to` of a run: from memory, else with one read.
+    fn read(state: &Arc<dyn Store>, run: &Run, from: usize, to: usize) -> Result<Self> {
+        let refs = run.blocks.get(from..to).unwrap_or_default().to_vec();
+        let (Some(first), Some(last)) = (refs.first(), refs.last()) else {
+            return Ok(Self { bytes: Vec::new(), offset: 0, refs, new: run.new, unwritten: run.unwritten });
+        };
+        let (offset, len) = (first.offset, last.offset + last.len - first.offset);
+        let held = run.held.as_ref().and_then(|bytes| bytes.get(offset as usize..(offset + len) as usize));
+        let bytes = match held {
+            Some(bytes) => bytes.to_vec(),
+            None => state.get_range(&run.key, offset, len)?,
+        };
+        if bytes.len() as u64 != len {
+            bail!(
+                "{} in {} is shorter than its index says: the state is damaged; delete it and replay the logs",
+                run.key,
+                state.describe()
+            );
+        }
+        Ok(Self { bytes, offset, refs, new: run.new, unwritten: run.unwritten })
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = Block> + '_ {
+        self.refs.iter().map(|r| {
+            let from = (r.offset - self.offset) as usize;
+            Block { account: r.account.clone(), hour: r.hour, bytes: self.bytes[from..from + r.len as usize].to_vec() }
+        })
+    }
 }
 
 impl DayBlocks {
@@ -429,18 +643,9 @@ impl DayBlocks {
         for run in &lane.known.runs {
             let from = run.blocks.partition_point(|b| b.hour.day() < day);
             let to = run.blocks.partition_point(|b| b.hour.day() <= day);
-            let refs = &run.blocks[from..to];
-            let (Some(first), Some(last)) = (refs.first(), refs.last()) else { continue };
-            let (offset, len) = (first.offset, last.offset + last.len - first.offset);
-            let bytes = lane.state.get_range(&run.key, offset, len)?;
-            if bytes.len() as u64 != len {
-                bail!(
-                    "{} in {} is shorter than its index says: the state is damaged; delete it and replay the logs",
-                    run.key,
-                    lane.state.describe()
-                );
+            if from < to {
+                parts.push(DayPart::read(&lane.state, run, from, to)?);
             }
-            parts.push(DayPart { bytes, offset, refs: refs.to_vec(), new: run.new, unwritten: run.unwritten });
         }
         Ok(Self { parts })
     }
@@ -475,6 +680,7 @@ impl DayBlocks {
 ///
 /// # Errors
 /// When the state cannot be read.
+#[cfg(feature = "kafka")]
 pub fn positions(state: &Arc<dyn Store>) -> Result<BTreeMap<String, String>> {
     let loaded = CommitLog::open(Arc::clone(state), Arc::clone(state), 0).load().context("opening the state")?;
     Ok(loaded.latest().map(|c| c.draft.positions.clone()).unwrap_or_default())

@@ -2,11 +2,12 @@
 //!
 //! Read in this order: [`cli`] (what can be asked), [`config`], [`setup`], then the two drivers, [`replay`] and [`run`], with
 //! what they share: [`input`] (where units are), [`reader`] (a unit's bytes to contributions), [`lane`] (what is kept),
-//! [`judging`] (hours to verdicts), [`publish`] (verdicts to tables).
+//! [`judging`] (hours to verdicts), [`coverage`] (what was there to be read), [`publish`] (verdicts to tables).
 
 mod api_calls;
 mod cli;
 mod config;
+mod coverage;
 mod flows;
 mod generate;
 mod input;

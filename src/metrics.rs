@@ -64,7 +64,32 @@ impl Gauges {
         counter!("flowtrail_source_failures_total", "source" => source.to_owned()).increment(1);
     }
 
+    /// How far behind now each source's clock is, and how many sources stand still.
+    #[allow(clippy::unused_self)]
+    pub fn clocks<'s>(&self, clocks: impl Iterator<Item = (&'s str, Option<EventTime>)>, still: usize) {
+        for (source, at) in clocks {
+            if let Some(at) = at.filter(|at| *at > EventTime::MIN) {
+                gauge!("flowtrail_source_clock_timestamp_seconds", "source" => source.to_owned()).set(at.0 as f64);
+                gauge!("flowtrail_source_lag_seconds", "source" => source.to_owned()).set((now().0 - at.0).max(0) as f64);
+            }
+        }
+        gauge!("flowtrail_sources_still").set(still as f64);
+    }
+
+    /// A collection of snapshots is done: facts in it, and what could not be read.
+    #[cfg(feature = "collect")]
+    #[allow(clippy::unused_self)]
+    pub fn collected(&self, facts: u64, failures: u64) {
+        counter!("flowtrail_collections_total").increment(1);
+        counter!("flowtrail_collected_facts_total").increment(facts);
+        counter!("flowtrail_collect_failures_total").increment(failures);
+        if failures == 0 {
+            gauge!("flowtrail_collected_timestamp_seconds").set(now().0 as f64);
+        }
+    }
+
     /// Messages that wait in a partition.
+    #[cfg(feature = "kafka")]
     #[allow(clippy::unused_self)]
     pub fn lag(&self, partition: &str, messages: u64) {
         gauge!("flowtrail_lag_messages", "partition" => partition.to_owned()).set(messages as f64);

@@ -12,6 +12,7 @@ use flowtrail_sink::tables::set_aside::{QuarantineRow, RejectRow};
 use flowtrail_sink::tables::{files, snapshot};
 use flowtrail_sink::{Table, TableFile};
 
+use crate::coverage::Coverage;
 use crate::judging::Attribution;
 use crate::lane::{Ended, Kept, Known, UnitRecord};
 use crate::reader::UnitReport;
@@ -57,18 +58,25 @@ fn row(finding: Finding, revision: i32, status: Status, sealed: bool, seen_at: E
 
 /// Findings that stand, by severity.
 #[must_use]
-pub fn count(kept: &BTreeMap<String, Kept>) -> Findings {
-    let mut counts = Findings::default();
-    for kept in kept.values().filter(|k| !k.withdrawn) {
-        *match kept.finding.severity {
-            Severity::Informational => &mut counts.informational,
-            Severity::Low => &mut counts.low,
-            Severity::Medium => &mut counts.medium,
-            Severity::High => &mut counts.high,
-            Severity::Critical => &mut counts.critical,
-        } += 1;
+pub fn count(known: &Known) -> Findings {
+    let mut counts = known.tally;
+    for kept in known.findings.values().filter(|k| !k.withdrawn) {
+        counts[rank(kept.finding.severity)] += 1;
     }
-    counts
+    let [informational, low, medium, high, critical] = counts;
+    Findings { informational, low, medium, high, critical }
+}
+
+/// A severity's place in counts by severity.
+#[must_use]
+pub fn rank(severity: Severity) -> usize {
+    match severity {
+        Severity::Informational => 0,
+        Severity::Low => 1,
+        Severity::Medium => 2,
+        Severity::High => 3,
+        Severity::Critical => 4,
+    }
 }
 
 /// How many findings the summary names.
@@ -107,6 +115,8 @@ pub struct Rows {
     pub eni_owners: Option<(Day, Vec<EniOwnerRow>)>,
     /// Replaced whole.
     pub coverage: Option<Vec<CoverageRow>>,
+    /// … of hours that are not sealed, in files of their own: `run` writes these hours anew.
+    pub open_coverage: Vec<CoverageRow>,
     /// Appended.
     pub rejects: Vec<RejectRow>,
     /// Appended.
@@ -114,6 +124,9 @@ pub struct Rows {
     /// Appended.
     pub quarantine: Vec<QuarantineRow>,
 }
+
+/// Where the state names the files of `coverage` that a replay wrote of hours that are not sealed.
+pub const OPEN_COVERAGE: &str = "coverage of open hours";
 
 /// Encodes rows into files, of the tables that are wanted. The second part names the tables that are replaced whole.
 ///
@@ -208,36 +221,10 @@ pub fn set_aside(rows: &mut Rows, report: &UnitReport, now: EventTime) {
 /// Coverage from the ledger: units by (hour, stream, account, region), with attribution by account and hour.
 #[must_use]
 pub fn coverage(known: &Known, attribution: &BTreeMap<(String, Hour), Attribution>) -> Vec<CoverageRow> {
-    let mut rows: BTreeMap<(Hour, String, String, String), (CoverageRow, Vec<i64>)> = BTreeMap::new();
-    for unit in known.ledger.values() {
-        let Some(hour) = unit.hour.filter(|_| matches!(unit.ended, Ended::Applied | Ended::Salvaged | Ended::Late)) else { continue };
-        let key = (hour, unit.stream.clone(), unit.account.clone(), unit.region.clone());
-        let (row, delays) = rows.entry(key).or_default();
-        row.units += 1;
-        row.bytes += unit.bytes;
-        row.records += unit.records;
-        row.rejects += unit.rejects;
-        row.skipdata += unit.skipdata;
-        row.nodata += unit.nodata;
-        if unit.ended == Ended::Late {
-            row.late += unit.records;
-        }
-        if let Some(delivered) = unit.delivered_at {
-            delays.push(delivered.0 - hour.start().0);
-        }
-    }
-    // Judged by account, not by flow log: the counts stand in one row of their own.
+    let mut coverage = Coverage::default();
+    known.ledger.values().for_each(|unit| coverage.add_unit(unit));
     for ((account, hour), counts) in attribution {
-        if counts.iter().any(|n| *n > 0) {
-            rows.entry((*hour, "judged".to_owned(), account.clone(), String::new())).or_default().0.attribution = *counts;
-        }
+        coverage.add_attribution(account, *hour, counts);
     }
-    rows.into_iter()
-        .map(|((hour, source, account_id, region), (row, mut delays))| {
-            delays.sort_unstable();
-            let at = |share: usize| delays.get((delays.len() * share / 100).min(delays.len().saturating_sub(1))).copied().unwrap_or(0);
-            let delay_secs = (!delays.is_empty()).then(|| [at(50), at(90), at(99)]);
-            CoverageRow { hour, source, account_id, region: Some(region).filter(|r| !r.is_empty()), delay_secs, ..row }
-        })
-        .collect()
+    coverage.rows_before(Hour(i32::MAX))
 }

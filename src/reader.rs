@@ -518,6 +518,7 @@ impl UnitReport {
     }
 
     /// Adds another record of the same unit (Kafka).
+    #[cfg(feature = "kafka")]
     pub fn absorb(&mut self, other: Self) {
         self.record.absorb(&other.record);
         self.record.hour = self.record.hour.max(other.record.hour);

@@ -17,12 +17,13 @@ use flowtrail_detect::{Block, Facts};
 use flowtrail_enrich::Timelines;
 use flowtrail_ingest::{Day, EventTime, Hour, UnitId};
 use flowtrail_sink::tables::findings::{FindingRow, finding_json};
-use flowtrail_sink::{OutputFile, TableFile};
+use flowtrail_sink::{OutputFile, Table, TableFile};
 
+use crate::coverage::Coverage;
 use crate::flows::FlowsTable;
 use crate::input::{Announced, Inputs};
 use crate::judging::{Bench, Judge, Said};
-use crate::lane::{Changes, DayBlocks, Ended, Judged, Lane, Learned};
+use crate::lane::{Changes, DayBlocks, Depth, Ended, Judged, Lane, Learned};
 use crate::progress::Progress;
 use crate::publish::{self, Rows};
 use crate::reader::{ReadSettings, Reader, UnitReport};
@@ -70,7 +71,7 @@ impl Replay {
     /// # Errors
     /// When a store fails, the state is damaged, or another process writes it.
     pub fn run(mut self) -> Result<Summary> {
-        let mut lane = Lane::open(self.setup.state.clone(), self.setup.output.clone(), self.seen_at)?;
+        let mut lane = Lane::open(self.setup.state.clone(), self.setup.output.clone(), self.seen_at, Depth::All)?;
         let mut summary = Summary::default();
         let mut rows = Rows::default();
         let (changed, objects) = self.read_all(&mut lane, &mut summary, &mut rows)?;
@@ -94,7 +95,7 @@ impl Replay {
             lane.known.runs.iter_mut().for_each(|run| run.unwritten = false);
         }
         self.commit(&mut lane, rows, calls, said.is_some())?;
-        summary.findings = publish::count(&lane.known.findings);
+        summary.findings = publish::count(&lane.known);
         summary.loudest = publish::loudest(&lane.known.findings);
         self.tell(&told)?;
         Ok(summary)
@@ -105,7 +106,7 @@ impl Replay {
     fn read_all(&mut self, lane: &mut Lane, summary: &mut Summary, rows: &mut Rows) -> Result<(bool, Vec<Announced>)> {
         let listed = self.inputs.list()?;
         for problem in &listed.problems {
-            summary.quarantined.push(Quarantined { source: problem.path.clone(), reason: problem.reason.clone() });
+            summary.set_aside(Quarantined { source: problem.path.clone(), reason: problem.reason.clone() });
             summary.units.quarantined += 1;
         }
         let claimed = Claims::new(lane);
@@ -275,15 +276,19 @@ impl Replay {
             (a.time, &a.account_id, &a.entity_id, &a.kind, &a.subject).cmp(&(b.time, &b.account_id, &b.entity_id, &b.kind, &b.subject))
         });
         rows.observations = Some(std::mem::take(&mut said.observations));
-        rows.coverage = Some(publish::coverage(&lane.known, &said.attribution));
         let known_until = lane.known.facts.iter().filter_map(|f| f.at).max().map_or(self.as_of, |t| t.min(self.as_of));
         let snapshot_day = last_day.unwrap_or_else(|| known_until.day());
         rows.eni_owners = Some((snapshot_day, timelines.owner_rows(known_until)));
         let profiles = judge.profiles.iter().flat_map(|(account, p)| p.rows(account, snapshot_day)).collect();
         rows.profiles = Some((snapshot_day, profiles));
         let sealed_before = Hour(i32::try_from(sealed_until.0.div_euclid(3600)).unwrap_or(i32::MAX));
+        let sealed_before = last_day.map(|d| d.next().first_hour().min(sealed_before));
+        let coverage = publish::coverage(&lane.known, &said.attribution);
+        let (sealed, open_hours) = coverage.into_iter().partition(|row| sealed_before.is_some_and(|sealed| row.hour < sealed));
+        (rows.coverage, rows.open_coverage) = (Some(sealed), open_hours);
+        lane.known.coverage = Coverage::default();
         lane.known.learned = Some(Learned {
-            sealed_before: last_day.map(|d| d.next().first_hour().min(sealed_before)),
+            sealed_before,
             profiles: judge.profiles,
             fleet: judge.fleet,
             deltas: judge.deltas,
@@ -294,18 +299,30 @@ impl Replay {
         Ok(Some(said))
     }
 
-    fn commit(&self, lane: &mut Lane, rows: Rows, calls: Vec<OutputFile>, judged: bool) -> Result<()> {
+    fn commit(&self, lane: &mut Lane, mut rows: Rows, calls: Vec<OutputFile>, judged: bool) -> Result<()> {
+        let open = if self.setup.tables.iter().any(|t| t == Table::Coverage.name()) {
+            std::mem::take(&mut rows.open_coverage)
+        } else {
+            Vec::new()
+        };
         let (files, replaced) = publish::encode(rows, &self.setup.tables)?;
         if files.is_empty() && !judged {
             return Ok(());
         }
         let mut staged = lane.stage(&files)?;
         staged.extend(calls);
+        if judged {
+            let open = lane.stage(&flowtrail_sink::tables::files(open)?)?;
+            lane.known.snapshots.insert(publish::OPEN_COVERAGE.to_owned(), open.iter().map(|f| f.key.clone()).collect());
+            staged.extend(open);
+        }
         let mut changes = Changes { files: staged, judged: true, learned: true, snapshots: true, ..Changes::default() };
         for table in replaced {
             let prefix = format!("{}/", table.name());
             let now: Vec<String> = changes.files.iter().filter(|f| f.key.starts_with(&prefix)).map(|f| f.key.clone()).collect();
-            changes.retired.extend(lane.known.snapshots.insert(table.name().to_owned(), now).unwrap_or_default());
+            // All files of it, `run` may have written some.
+            changes.retired.extend(lane.files_of(table.name())?.into_iter().filter(|key| !now.contains(key)));
+            lane.known.snapshots.insert(table.name().to_owned(), now);
         }
         lane.commit(changes, self.setup.config_hash, self.seen_at, true)
     }
@@ -473,12 +490,12 @@ pub fn add_to_summary(summary: &mut Summary, report: &UnitReport) {
         Ended::Ignored => {
             summary.units.ignored += 1;
             if report.unrecognised {
-                summary.unrecognised.push(source());
+                summary.not_recognised(source());
             }
         }
         Ended::Quarantined | Ended::Salvaged => {
             summary.units.quarantined += 1;
-            summary.quarantined.push(Quarantined { source: source(), reason: record.reason.clone() });
+            summary.set_aside(Quarantined { source: source(), reason: record.reason.clone() });
         }
     }
     summary.records.flow += report.flow.records;

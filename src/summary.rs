@@ -159,7 +159,24 @@ pub struct Loudest {
     pub finding_id: String,
 }
 
+/// Units that are named in the summary, of each kind; all are counted. `run` goes on for ever.
+const NAMED_MAX: usize = 10_000;
+
 impl Summary {
+    /// Names a unit that was set aside.
+    pub fn set_aside(&mut self, unit: Quarantined) {
+        if self.quarantined.len() < NAMED_MAX {
+            self.quarantined.push(unit);
+        }
+    }
+
+    /// Names a unit that is neither logs nor facts.
+    pub fn not_recognised(&mut self, source: String) {
+        if self.unrecognised.len() < NAMED_MAX {
+            self.unrecognised.push(source);
+        }
+    }
+
     /// Fills in what the process used.
     pub fn measure(&mut self, wall_seconds: f64) {
         let usage = crate::process::usage();

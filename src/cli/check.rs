@@ -109,9 +109,9 @@ impl Trials {
         match source {
             SourceConfig::Folder { location, .. } => self.say(&format!("source {}", location.display()), try_folder(location)),
             SourceConfig::S3 { location, .. } => self.say(&format!("source {location}"), try_s3(location, config)),
-            SourceConfig::Kafka { brokers, topics, group, options } => {
+            SourceConfig::Kafka { brokers, topics, .. } => {
                 let what = format!("source kafka {} {}", brokers.join(","), topics.join(","));
-                self.say(&what, try_kafka(brokers, topics, group, options));
+                self.say(&what, try_kafka(source, config));
             }
             SourceConfig::Sqs { queue_url } => {
                 self.say(&format!("source {queue_url}"), Err("notifications through SQS are not read yet; list the bucket".to_owned()));
@@ -157,29 +157,16 @@ fn try_s3(_: &str, _: &Config) -> Result<String, String> {
 }
 
 #[cfg(feature = "kafka")]
-fn try_kafka(
-    brokers: &[String],
-    topics: &[String],
-    group: &str,
-    options: &std::collections::BTreeMap<String, toml::Value>,
-) -> Result<String, String> {
+fn try_kafka(source: &SourceConfig, config: &Config) -> Result<String, String> {
     use flowtrail_ingest::source::kafka::{KafkaOptions, KafkaReader};
-    let text = |value: &toml::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let options = KafkaOptions {
-        brokers: brokers.to_vec(),
-        topics: topics.to_vec(),
-        group: group.to_owned(),
-        options: options.iter().map(|(key, value)| (key.clone(), text(value))).collect(),
-        start: std::collections::BTreeMap::new(),
-        // Connecting asks for topics, partitions and positions; what is read ahead is thrown away.
-        queue_max: 1,
-    };
-    let reader = KafkaReader::connect(&options).map_err(|e| e.to_string())?;
+    // Connecting asks for topics, partitions and positions; what is read ahead is thrown away.
+    let options = super::run::kafka_options(config, source).map_err(|e| words(&e))?;
+    let reader = KafkaReader::connect(&KafkaOptions { queue_max: 1, ..options }).map_err(|e| e.to_string())?;
     Ok(format!("may read; {} partitions", reader.lag().len()))
 }
 
 #[cfg(not(feature = "kafka"))]
-fn try_kafka(_: &[String], _: &[String], _: &str, _: &std::collections::BTreeMap<String, toml::Value>) -> Result<String, String> {
+fn try_kafka(_: &SourceConfig, _: &Config) -> Result<String, String> {
     Err("this build cannot read Kafka: build it with --features kafka (or full)".to_owned())
 }
 

@@ -21,23 +21,14 @@ pub fn run(args: &CollectArgs) -> Result<i32, Failure> {
     use std::io;
 
     use crate::config::Config;
-    use flowtrail_enrich::collect::{CollectOptions, collect};
+    use flowtrail_enrich::collect::collect;
     use flowtrail_sink::{StoreOptions, store};
 
     let config = match &args.config {
         Some(path) => Config::load(path)?,
         None => Config::default(),
     };
-    let options = CollectOptions {
-        accounts: config.collect.accounts.clone(),
-        organization: config.collect.organization,
-        regions: config.collect.regions.clone(),
-        role: config.collect.role.clone(),
-        endpoint_url: config.aws.endpoint_url.clone(),
-        region: config.aws.region.clone(),
-        taken_at: crate::setup::now(),
-        ..CollectOptions::default()
-    };
+    let options = options(&config);
     let store_options = StoreOptions { region: config.aws.region.clone(), endpoint_url: config.aws.endpoint_url.clone() };
     let store = store::open(&args.out, &store_options).map_err(|e| Failure::Work(e.to_string()))?;
     let mut written: BTreeMap<String, usize> = BTreeMap::new();
@@ -64,4 +55,19 @@ pub fn run(args: &CollectArgs) -> Result<i32, Failure> {
         println!("failed  {} {} {}: {}", failure.account, failure.region, failure.what, failure.reason);
     }
     Ok(i32::from(!report.failures.is_empty()))
+}
+
+/// What the configuration says of collecting.
+#[cfg(feature = "collect")]
+pub fn options(config: &crate::config::Config) -> flowtrail_enrich::collect::CollectOptions {
+    flowtrail_enrich::collect::CollectOptions {
+        accounts: config.collect.accounts.clone(),
+        organization: config.collect.organization,
+        regions: config.collect.regions.clone(),
+        role: config.collect.role.clone(),
+        endpoint_url: config.aws.endpoint_url.clone(),
+        region: config.aws.region.clone(),
+        taken_at: crate::setup::now(),
+        ..flowtrail_enrich::collect::CollectOptions::default()
+    }
 }

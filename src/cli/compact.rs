@@ -7,7 +7,7 @@ use flowtrail_sink::tables::merge_files;
 use flowtrail_sink::{Table, TableFile};
 
 use crate::config::Config;
-use crate::lane::{Changes, Lane};
+use crate::lane::{Changes, Depth, Lane};
 use crate::setup::{Setup, now};
 
 use super::{ConfigArg, Failure};
@@ -30,7 +30,7 @@ pub fn run(args: &ConfigArg) -> Result<i32, Failure> {
     let setup = Setup::open(&config, None, &[], &[])?;
     let seen_at = now();
     // Publishes what was committed and not published, so that what is listed is what is committed.
-    let mut lane = Lane::open(setup.state.clone(), setup.output.clone(), seen_at)?;
+    let mut lane = Lane::open(setup.state.clone(), setup.output.clone(), seen_at, Depth::Open)?;
     let config_hash = lane.known.judged.config_hash;
     let mut changes = Changes::default();
     let (mut before, mut after, mut waiting) = (0, 0, 0);

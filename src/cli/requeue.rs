@@ -1,7 +1,7 @@
 //! `flowtrail requeue`: units that could not be read are forgotten, so that the next `run` or `replay` tries them again.
 
 use crate::config::Config;
-use crate::lane::{Changes, Ended, Lane, UnitRecord};
+use crate::lane::{Changes, Depth, Ended, Lane, UnitRecord};
 use crate::setup::{Setup, now};
 
 use super::{ConfigArg, Failure};
@@ -14,7 +14,7 @@ pub fn run(args: &ConfigArg) -> Result<i32, Failure> {
     let config = Config::load(&args.config)?;
     let setup = Setup::open(&config, None, &[], &[])?;
     let seen_at = now();
-    let mut lane = Lane::open(setup.state.clone(), setup.output.clone(), seen_at)?;
+    let mut lane = Lane::open(setup.state.clone(), setup.output.clone(), seen_at, Depth::All)?;
     // An object that came a second time with another length stands as quarantined, though its first copy is counted.
     let is_uncounted = |u: &&UnitRecord| u.ended == Ended::Quarantined && u.records == 0 && u.rejects == 0;
     let mut gone: Vec<UnitRecord> = lane.known.ledger.values().filter(is_uncounted).cloned().collect();

@@ -29,6 +29,17 @@ pub fn run(args: &RunArgs) -> Result<i32, Failure> {
     if let Some(table) = config.output.tables.iter().find(|t| ["flows", "api_calls"].contains(&t.as_str())) {
         return Err(Failure::Usage(format!("the table {table} is written by replay only; leave it out of [output] tables")));
     }
+    #[cfg(not(feature = "collect"))]
+    if config.collect.on {
+        return Err(Failure::Usage(
+            "this build cannot collect: build it with --features collect (or full), or leave [collect] out".to_owned(),
+        ));
+    }
+    #[cfg(feature = "collect")]
+    let collecting = config.collect.on.then(|| crate::run::Collecting {
+        options: super::collect::options(&config),
+        every: Duration::from_secs(u64::try_from(config.collect.every.0.max(1)).unwrap_or(900)),
+    });
     let gauges = Gauges::listen(config.metrics.listen.as_deref())?;
     let setup = Setup::open(&config, None, &[], &[])?;
     let mut listings = Vec::new();
@@ -44,9 +55,7 @@ pub fn run(args: &RunArgs) -> Result<i32, Failure> {
                 listings.push(listing(&config, location, format.as_deref(), start.as_ref().and_then(datetime_start))?);
             }
             #[cfg(feature = "kafka")]
-            SourceConfig::Kafka { brokers, topics: names, group, options } => {
-                topics.push(kafka(&setup, brokers, names, group, options)?);
-            }
+            SourceConfig::Kafka { .. } => topics.push(kafka(&config, &setup, source)?),
             #[cfg(not(feature = "kafka"))]
             SourceConfig::Kafka { .. } => {
                 return Err(Failure::Usage("this build cannot read Kafka: build it with --features kafka (or full)".to_owned()));
@@ -60,12 +69,16 @@ pub fn run(args: &RunArgs) -> Result<i32, Failure> {
         listings,
         #[cfg(feature = "kafka")]
         topics,
+        #[cfg(feature = "collect")]
+        collecting,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         clock: config.run.clock,
         look_every: span(config.run.look_every.0),
-        commit_every: span(config.run.commit_every.0.max(1)),
+        commit_every: span(config.run.commit_every.0),
         list_every: span(config.run.list_every.0.max(1)),
-        stall_limit: config.state.stall_limit.0,
+        stall_limit: span(config.state.stall_limit.0),
+        ledger_days: i32::from(config.state.ledger_days),
+        memory: config.state.memory.0,
         once: args.once,
         gauges,
     };
@@ -105,17 +118,43 @@ fn datetime_start(value: &toml::value::Datetime) -> Option<EventTime> {
     datetime(value).map(|t| if value.time.is_none() { t.plus(-86_400) } else { t })
 }
 
+/// What the configuration says of a Kafka source, for whoever connects to it.
 #[cfg(feature = "kafka")]
-fn kafka(
-    setup: &Setup,
-    brokers: &[String],
-    topics: &[String],
-    group: &str,
-    options: &std::collections::BTreeMap<String, toml::Value>,
-) -> Result<crate::run::KafkaTopic, Failure> {
+pub fn kafka_options(config: &Config, source: &SourceConfig) -> Result<flowtrail_ingest::source::kafka::KafkaOptions, Failure> {
+    let SourceConfig::Kafka { brokers, topics, group, options, aws_msk_iam } = source else {
+        return Err(Failure::Usage("not a kafka source".to_owned()));
+    };
+    #[cfg(not(feature = "kafka-msk-iam"))]
+    if *aws_msk_iam {
+        let _ = config;
+        return Err(Failure::Usage(
+            "this build cannot log in to MSK with IAM: build it with --features kafka-msk-iam (or full)".to_owned(),
+        ));
+    }
+    #[cfg(feature = "kafka-msk-iam")]
+    let msk_iam = aws_msk_iam
+        .then(|| flowtrail_ingest::source::msk::MskIam::connect(brokers, config.aws.region.as_deref(), crate::input::runtime()))
+        .transpose()
+        .map_err(Failure::Work)?;
+    let text = |value: &toml::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    Ok(flowtrail_ingest::source::kafka::KafkaOptions {
+        brokers: brokers.clone(),
+        topics: topics.clone(),
+        group: group.clone(),
+        options: options.iter().map(|(key, value)| (key.clone(), text(value))).collect(),
+        start: std::collections::BTreeMap::new(),
+        queue_max: 10_000,
+        #[cfg(feature = "kafka-msk-iam")]
+        msk_iam,
+    })
+}
+
+#[cfg(feature = "kafka")]
+fn kafka(config: &Config, setup: &Setup, source: &SourceConfig) -> Result<crate::run::KafkaTopic, Failure> {
     use flowtrail_ingest::source::kafka::{KafkaOptions, KafkaReader};
+    let options = kafka_options(config, source)?;
     // Positions of our own decide where to go on; they are in the commits.
-    let name = format!("kafka:{}", brokers.join(","));
+    let name = format!("kafka:{}", options.brokers.join(","));
     let prefix = format!("{name}/");
     let start = crate::lane::positions(&setup.state)?
         .into_iter()
@@ -124,15 +163,6 @@ fn kafka(
             Some(((topic.to_owned(), partition.parse().ok()?), offset.parse().ok()?))
         })
         .collect();
-    let text = |value: &toml::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let options = KafkaOptions {
-        brokers: brokers.to_vec(),
-        topics: topics.to_vec(),
-        group: group.to_owned(),
-        options: options.iter().map(|(key, value)| (key.clone(), text(value))).collect(),
-        start,
-        queue_max: 10_000,
-    };
-    let reader = KafkaReader::connect(&options).map_err(|e| Failure::Work(e.to_string()))?;
+    let reader = KafkaReader::connect(&KafkaOptions { start, ..options }).map_err(|e| Failure::Work(e.to_string()))?;
     Ok(crate::run::KafkaTopic { name, reader, read: settings(None)? })
 }

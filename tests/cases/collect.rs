@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::harness::services::{moto, python, script};
 use crate::harness::tables::table;
-use crate::harness::{LIMIT, Outcome, flowtrail, replay_json};
+use crate::harness::{LIMIT, Outcome, flowtrail, number, replay_json};
 
 #[test]
 fn snapshots_of_three_accounts_name_flows() {
@@ -93,4 +93,48 @@ fn an_account_that_refuses_is_said_and_the_others_are_collected() {
         Outcome::of(command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test").env("AWS_REGION", "us-east-1"), LIMIT);
     assert!(matches!(collected.code, Some(1 | 2)), "{collected:?}");
     assert!(collected.stderr.contains("not-an-accou"), "{}", collected.stderr);
+}
+
+/// With a `[collect]` section `run` takes the snapshots itself: they are facts in its state before they name anything.
+#[test]
+fn run_collects_by_itself_and_says_what_it_could_not() {
+    let Some(endpoint) = moto() else { return };
+    let made = Outcome::of(Command::new(python()).arg(script("moto-world.py")).arg(&endpoint), LIMIT);
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    let world: Value = serde_json::from_str(&made.stdout).unwrap();
+    let accounts: Vec<&str> = world["accounts"].as_array().unwrap().iter().map(|account| account.as_str().unwrap()).collect();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let input = folder.path().join("in");
+    std::fs::create_dir(&input).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let header = "version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status\n";
+    let interfaces = world["interfaces"].as_array().unwrap();
+    let lines = interfaces.iter().map(|one| {
+        let text = |key: &str| one[key].as_str().unwrap();
+        format!("2 {} {} {} 203.0.113.9 40000 443 6 10 1000 {} {} ACCEPT OK\n", text("account"), text("eni"), text("ip"), now - 30, now)
+    });
+    std::fs::write(input.join("flows.log"), header.to_owned() + &lines.collect::<String>()).unwrap();
+    let config = folder.path().join("flowtrail.toml");
+    let out = folder.path().join("out");
+    let run = |region: &str| {
+        let text = format!(
+            "[output]\nlocation = {out:?}\n[aws]\nregion = \"us-east-1\"\nendpoint_url = {endpoint:?}\n[collect]\naccounts = {accounts:?}\nregions = [\"us-east-1\", {region:?}]\nrole = \"flowtrail-read\"\n[[source]]\nkind = \"folder\"\nlocation = {input:?}\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut command = flowtrail();
+        command.args(["run", "--once", "--json", "--config"]).arg(&config);
+        Outcome::of(command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test").env("AWS_REGION", "us-east-1"), LIMIT)
+    };
+    let outcome = run("eu-west-1");
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    let summary = outcome.summary();
+    assert!(number(&summary, &["records", "facts"]) >= interfaces.len() as u64, "{summary}");
+    let owners = table(&out, "eni_owners");
+    for one in interfaces {
+        let eni = one["eni"].as_str().unwrap();
+        assert!(owners.iter().any(|row| row["eni_id"] == eni), "{eni} has no owner row");
+    }
+    // A region that nobody knows: said, and the run goes on.
+    let outcome = run("no-such-region-1");
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
 }

@@ -2,6 +2,7 @@
 
 pub mod organisation;
 pub mod proxy;
+pub mod running;
 pub mod services;
 pub mod tables;
 

@@ -38,8 +38,11 @@ pub struct Problem {
 /// Identity of a file or folder, whatever path leads to it.
 type Inode = (u64, u64);
 
-#[derive(Default)]
-struct Walker {
+/// Whether a folder is looked into.
+type Enter<'e> = &'e dyn Fn(&Path) -> bool;
+
+struct Walker<'e> {
+    enter: Enter<'e>,
     walk: Walk,
     folders: BTreeSet<Inode>,
     files: BTreeSet<Inode>,
@@ -50,7 +53,13 @@ struct Walker {
 /// Finds the files in and under `inputs`.
 #[must_use]
 pub fn walk<P: AsRef<Path>>(inputs: &[P]) -> Walk {
-    let mut walker = Walker::default();
+    walk_where(inputs, &|_| true)
+}
+
+/// [`walk`], but only into folders that `enter` lets in.
+#[must_use]
+pub fn walk_where<P: AsRef<Path>>(inputs: &[P], enter: Enter<'_>) -> Walk {
+    let mut walker = Walker { enter, walk: Walk::default(), folders: BTreeSet::new(), files: BTreeSet::new(), links: Vec::new() };
     for input in inputs {
         walker.entry(input.as_ref());
     }
@@ -77,7 +86,7 @@ pub fn read(path: &str) -> io::Result<Vec<u8>> {
     fs::read(path)
 }
 
-impl Walker {
+impl Walker<'_> {
     fn problem(&mut self, path: &Path, error: &io::Error) {
         self.walk.problems.push(Problem { path: path.to_string_lossy().into_owned(), kind: error.kind(), reason: error.to_string() });
     }
@@ -106,7 +115,7 @@ impl Walker {
         // A stack of its own: how deep folders nest is not ours to say.
         let mut folders = vec![(path.to_path_buf(), inode(meta))];
         while let Some((path, id)) = folders.pop() {
-            if !self.folders.insert(id) {
+            if !(self.enter)(&path) || !self.folders.insert(id) {
                 continue;
             }
             let entries = match fs::read_dir(&path) {
@@ -203,5 +212,8 @@ mod tests {
         assert_eq!(named.problems[0].kind, io::ErrorKind::NotFound);
         assert_eq!(read(&named.objects[1].key).unwrap(), b"z.json");
         assert_eq!(walk(&[root, root]), walk(&[root]));
+        let without = walk_where(&[root], &|folder| !folder.ends_with("AWSLogs"));
+        // By the link it has another name, which nobody keeps out.
+        assert_eq!(keys(&without, root), ["/a/1.log", "/a/2.log", "/out/o.log", "/z.json"]);
     }
 }

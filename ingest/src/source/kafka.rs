@@ -6,11 +6,11 @@
 //! and [`KafkaReader::trouble`] says what it is waiting for. What brokers deleted before we read it is reported as
 //! [`KafkaEvent::Gap`], never skipped silently.
 //!
-//! TLS and SASL come with the cargo feature `kafka-ssl`. For MSK with IAM there is no built-in: it needs
-//! `ClientContext::generate_oauth_token` on [`Watch`], filled by `aws-msk-iam-sasl-signer`; SCRAM works with MSK as it is.
+//! TLS and SASL come with the cargo feature `kafka-ssl`, logins to MSK with IAM with `kafka-msk-iam`; SCRAM works with MSK
+//! as it is.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -44,6 +44,9 @@ pub struct KafkaOptions {
     pub start: BTreeMap<(String, i32), i64>,
     /// Messages that may wait for the reader before librdkafka is left to wait too.
     pub queue_max: usize,
+    /// Logins with IAM.
+    #[cfg(feature = "kafka-msk-iam")]
+    pub msk_iam: Option<super::msk::MskIam>,
 }
 
 /// What comes out of a [`KafkaReader`].
@@ -94,6 +97,22 @@ pub struct Lag {
     /// All was read when we last looked. Transactions end in records that nobody is handed, so `next` can stay below
     /// `high` then.
     pub at_end: bool,
+    /// Where reading of it began.
+    pub first: i64,
+    /// The answer to the newest [`KafkaReader::ask_ends`].
+    pub end: Option<EndOf>,
+    /// Everything before this offset is in [`KafkaReader::events`] or was taken from there. Asked before the queue is found
+    /// empty, it tells that reading has passed records that nobody is handed.
+    pub passed: i64,
+}
+
+/// Where a partition ended at a moment after it was asked for.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndOf {
+    /// The ticket of [`KafkaReader::ask_ends`].
+    pub ticket: u64,
+    /// The offset that the next record gets.
+    pub offset: i64,
 }
 
 impl Lag {
@@ -175,6 +194,10 @@ impl KafkaError {
 
 /// How long brokers may take to answer at the start.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long brokers may take to say where a partition ends.
+const ENDS_TIMEOUT: Duration = Duration::from_secs(5);
+/// When brokers did not say it, they are asked again after this long.
+const ENDS_AGAIN: Duration = Duration::from_secs(1);
 /// How often the threads look whether they are to stop.
 const POLL: Duration = Duration::from_millis(100);
 /// How often topics are looked at for new partitions.
@@ -194,10 +217,15 @@ struct Progress {
     next: AtomicI64,
     high: AtomicI64,
     at_end: AtomicBool,
+    first: AtomicI64,
+    passed: AtomicI64,
+    end: Mutex<Option<EndOf>>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// The newest ticket of [`KafkaReader::ask_ends`].
+    asked: AtomicU64,
     /// Messages may be waiting, so that only the thread may poll.
     reading: AtomicBool,
     stop: AtomicBool,
@@ -212,9 +240,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Hears what librdkafka says beside the messages.
 #[derive(Debug)]
-pub struct Watch(Arc<Shared>);
+pub struct Watch {
+    shared: Arc<Shared>,
+    #[cfg(feature = "kafka-msk-iam")]
+    msk_iam: Option<super::msk::MskIam>,
+}
 
 impl ClientContext for Watch {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = cfg!(feature = "kafka-msk-iam");
+
+    #[cfg(feature = "kafka-msk-iam")]
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<rdkafka::client::OAuthToken, Box<dyn std::error::Error>> {
+        let iam = self.msk_iam.as_ref().ok_or("OAUTHBEARER without aws_msk_iam = true: there is no other source of tokens")?;
+        let token = iam.token()?;
+        Ok(rdkafka::client::OAuthToken { token: token.text, principal_name: "flowtrail".to_owned(), lifetime_ms: token.ends_ms })
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
@@ -225,11 +266,16 @@ impl ClientContext for Watch {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let progress = lock(&self.0.progress);
+        let progress = lock(&self.shared.progress);
         for (partition, progress) in progress.iter() {
             let known = statistics.topics.get(&*partition.0).and_then(|topic| topic.partitions.get(&partition.1));
             if let Some(known) = known.filter(|known| known.hi_offset >= 0) {
                 progress.high.store(known.hi_offset, Ordering::Relaxed);
+                // Nothing waits in librdkafka, and what it had handed out before it counted is in our queue by now: both
+                // are done by the one thread that polls.
+                if known.fetchq_cnt == 0 {
+                    progress.passed.fetch_max(known.eof_offset, Ordering::Release);
+                }
             }
         }
     }
@@ -239,7 +285,7 @@ impl ClientContext for Watch {
         if code == Code::PartitionEOF {
             return;
         }
-        let mut trouble = lock(&self.0.trouble);
+        let mut trouble = lock(&self.shared.trouble);
         // "All brokers are down" follows on the reason why; keep the reason.
         if trouble.is_none() || code != Code::AllBrokersDown {
             if trouble.is_none() {
@@ -322,11 +368,28 @@ impl KafkaReader {
         let mut all = BTreeMap::new();
         for topic in &self.topics {
             for (partition, progress) in lock(&topic.shared.progress).iter() {
-                let (next, high) = (progress.next.load(Ordering::Relaxed), progress.high.load(Ordering::Relaxed));
-                all.insert(partition.clone(), Lag { next, high, at_end: progress.at_end.load(Ordering::Relaxed) });
+                let lag = Lag {
+                    next: progress.next.load(Ordering::Relaxed),
+                    high: progress.high.load(Ordering::Relaxed),
+                    at_end: progress.at_end.load(Ordering::Relaxed),
+                    first: progress.first.load(Ordering::Relaxed),
+                    end: *lock(&progress.end),
+                    passed: progress.passed.load(Ordering::Acquire),
+                };
+                all.insert(partition.clone(), lag);
             }
         }
         all
+    }
+
+    /// Asks the brokers where partitions end now. The answer comes soon after as [`Lag::end`], with the ticket that is
+    /// returned here or a later one; that a partition *was* at its end says nothing about what came since.
+    pub fn ask_ends(&self) -> u64 {
+        let mut ticket = 0;
+        for topic in &self.topics {
+            ticket = topic.shared.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        }
+        ticket
     }
 
     /// What librdkafka complains about, if nothing has come since: for health pages.
@@ -376,6 +439,8 @@ impl Topic {
             ("statistics.interval.ms", "5000"),
             ("isolation.level", "read_committed"),
             ("queued.max.messages.kbytes", "32768"),
+            // A broker answers a connection's requests in their order: where partitions end is told after a fetch has ended.
+            ("fetch.wait.max.ms", "100"),
             ("socket.keepalive.enable", "true"),
             ("allow.auto.create.topics", "false"),
         ] {
@@ -401,8 +466,21 @@ impl Topic {
         for (key, value) in OURS {
             config.set(key, value);
         }
+        #[cfg(feature = "kafka-msk-iam")]
+        if options.msk_iam.is_some() {
+            for (key, value) in [("security.protocol", "SASL_SSL"), ("sasl.mechanism", "OAUTHBEARER")] {
+                if config.get(key).is_none() {
+                    config.set(key, value);
+                }
+            }
+        }
         let shared = Arc::new(Shared::default());
-        let consumer = config.create_with_context::<_, Consumer>(Watch(shared.clone())).map_err(|error| {
+        let watch = Watch {
+            shared: shared.clone(),
+            #[cfg(feature = "kafka-msk-iam")]
+            msk_iam: options.msk_iam.clone(),
+        };
+        let consumer = config.create_with_context::<_, Consumer>(watch).map_err(|error| {
             let mut reason = match &error {
                 Native::ClientConfig(_, description, key, _) => format!("{key}: {description}"),
                 error => error.to_string(),
@@ -412,6 +490,12 @@ impl Topic {
             }
             KafkaError::Option { reason }
         })?;
+        #[cfg(feature = "kafka-msk-iam")]
+        if options.msk_iam.is_some() {
+            // librdkafka asks for the first token through the queue that is polled, and connects to nobody before it has it.
+            // Nothing is assigned yet, so no message can come.
+            let _ = consumer.poll(POLL);
+        }
         Ok(Self { name: name.into(), brokers, from_end, consumer: Arc::new(consumer), shared })
     }
 
@@ -445,8 +529,12 @@ impl Topic {
                 Some(&position) => position,
             };
             positions.insert(partition, next);
-            let mut progress = lock(&self.shared.progress);
-            let progress = progress.entry((self.name.clone(), partition)).or_default();
+            let mut all = lock(&self.shared.progress);
+            let known = all.contains_key(&(self.name.clone(), partition));
+            let progress = all.entry((self.name.clone(), partition)).or_default();
+            if !known {
+                progress.first.store(next, Ordering::Relaxed);
+            }
             progress.next.store(next, Ordering::Relaxed);
             progress.high.store(high, Ordering::Relaxed);
         }
@@ -473,7 +561,16 @@ impl Topic {
     fn read_all(&self, sender: &Sender<KafkaEvent>) -> Result<(), Ended> {
         let mut progress: BTreeMap<i32, Arc<Progress>> = self.progress();
         let mut refreshed = Instant::now();
+        let mut answered = 0;
+        let mut failed: Option<Instant> = None;
         while !self.shared.stop.load(Ordering::Relaxed) {
+            let asked = self.shared.asked.load(Ordering::Acquire);
+            if asked > answered && failed.is_none_or(|at| at.elapsed() > ENDS_AGAIN) {
+                failed = (!self.answer_ends(asked, &progress)).then(Instant::now);
+                if failed.is_none() {
+                    answered = asked;
+                }
+            }
             match self.consumer.poll(POLL) {
                 None => {}
                 Some(Ok(message)) => {
@@ -521,6 +618,15 @@ impl Topic {
             }
         }
         Ok(())
+    }
+
+    /// Asks where each partition ends. False when brokers did not answer for all of them: then it is asked again.
+    fn answer_ends(&self, ticket: u64, progress: &BTreeMap<i32, Arc<Progress>>) -> bool {
+        for (partition, progress) in progress {
+            let Ok((_, offset)) = self.consumer.fetch_watermarks(&self.name, *partition, ENDS_TIMEOUT) else { return false };
+            *lock(&progress.end) = Some(EndOf { ticket, offset });
+        }
+        true
     }
 
     fn progress(&self) -> BTreeMap<i32, Arc<Progress>> {
@@ -621,6 +727,8 @@ mod tests {
             options: BTreeMap::new(),
             start: BTreeMap::new(),
             queue_max: 4,
+            #[cfg(feature = "kafka-msk-iam")]
+            msk_iam: None,
         }
     }
 
@@ -699,6 +807,31 @@ mod tests {
             KafkaReader::connect(&options).unwrap_err(),
             KafkaError::BeyondEnd { topic: "a".to_owned(), partition: 1, position: 11, end: 10 }
         );
+    }
+
+    #[test]
+    fn an_end_is_told_anew_when_it_is_asked_for() {
+        let cluster = MockCluster::new(1).unwrap();
+        let brokers = cluster.bootstrap_servers();
+        cluster.create_topic("a", 2, 1).unwrap();
+        produce(&brokers, "a", 0, 0..3);
+        let reader = KafkaReader::connect(&options(&brokers, &["a"])).unwrap();
+        assert_eq!(read(&reader, 2).0, [0, 1, 2]);
+        let ends = |ticket: u64| {
+            let until = Instant::now() + Duration::from_secs(20);
+            loop {
+                let lag = reader.lag();
+                if lag.values().all(|lag| lag.end.is_some_and(|end| end.ticket >= ticket)) {
+                    return lag.values().map(|lag| (lag.first, lag.end.unwrap().offset)).collect::<Vec<_>>();
+                }
+                assert!(Instant::now() < until, "{lag:?}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        };
+        assert_eq!(ends(reader.ask_ends()), [(0, 3), (0, 0)]);
+        // Whatever the reader has heard by now: the brokers know of two more.
+        produce(&brokers, "a", 1, 3..5);
+        assert_eq!(ends(reader.ask_ends()), [(0, 3), (0, 2)]);
     }
 
     #[test]

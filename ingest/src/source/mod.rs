@@ -8,6 +8,8 @@ pub mod aws;
 pub mod folder;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "kafka-msk-iam")]
+pub mod msk;
 #[cfg(feature = "s3")]
 pub mod s3;
 

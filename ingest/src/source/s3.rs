@@ -170,17 +170,26 @@ impl S3Client {
     /// # Errors
     /// See [`S3Error`].
     pub fn folders(&self, bucket: &str, prefix: &str) -> Result<Vec<String>, S3Error> {
+        self.level(bucket, prefix).map(|(_, folders)| folders)
+    }
+
+    /// One level: the objects right below a prefix, and the prefixes up to the next `/`.
+    ///
+    /// # Errors
+    /// [`S3Error`].
+    pub fn level(&self, bucket: &str, prefix: &str) -> Result<(Vec<Object>, Vec<String>), S3Error> {
         let at = Place { bucket, key: prefix, action: Action::List };
         self.runtime.block_on(async {
-            let mut folders = Vec::new();
+            let (mut objects, mut folders) = (Vec::new(), Vec::new());
             let mut token = None;
             loop {
                 let request = self.client.list_objects_v2().bucket(bucket).prefix(prefix).delimiter("/").set_continuation_token(token);
                 let page = request.send().await.map_err(|e| at.error(&e))?;
+                objects.extend(page.contents().iter().filter_map(listed));
                 folders.extend(page.common_prefixes().iter().filter_map(|p| p.prefix().map(str::to_owned)));
                 token = page.next_continuation_token;
                 if token.is_none() {
-                    return Ok(folders);
+                    return Ok((objects, folders));
                 }
             }
         })
