@@ -6,11 +6,9 @@
 //! hash; a block that does not decode is a broken state file, never bad input.
 
 use flowtrail_ingest::{EventTime, Hour, Ip, UnitId};
-use hashbrown::HashMap;
-use smallvec::SmallVec;
 
 use crate::event_id::EventId;
-use crate::hour::{AccountHour, ApiRow, Conversation, NONE, Traffic, UnitRef, call_marks};
+use crate::hour::{AccountHour, ApiRow, Conversation, NONE, Seen, Traffic, UnitRef, call_marks, place_of};
 
 /// One account and hour, encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +88,14 @@ const SERVER: u8 = 1 << 7;
 pub struct Scratch {
     /// For each text of the writer's dictionary its number in the block at hand, or [`NONE`]. All are [`NONE`] between blocks.
     string_of: Vec<u32>,
+    /// The same for units.
+    unit_of: Vec<u32>,
+    /// The conversations of the block at hand are in its first bytes; what comes after is room.
+    rows: Vec<u8>,
 }
+
+/// No conversation takes more bytes: 15 integers of at most 10, four addresses of 16, and 13 single ones.
+const ROW_MAX: usize = 256;
 
 /// Writes one block. Rows come in [`Conversation::order`].
 pub struct BlockWriter<'a> {
@@ -98,10 +103,10 @@ pub struct BlockWriter<'a> {
     units: &'a [UnitId],
     scratch: &'a mut Scratch,
     local_strings: Vec<u32>,
-    unit_of: HashMap<u32, u32>,
     local_units: Vec<u32>,
     regions: Vec<(u32, u32)>,
-    rows: Vec<u8>,
+    /// Bytes of `scratch.rows` that are in use.
+    at: usize,
     count: u64,
     previous: (u32, u32),
     server: Ip,
@@ -113,15 +118,15 @@ impl<'a> BlockWriter<'a> {
     #[must_use]
     pub fn new(strings: &'a [Box<str>], units: &'a [UnitId], scratch: &'a mut Scratch) -> Self {
         scratch.string_of.resize(strings.len(), NONE);
+        scratch.unit_of.resize(units.len(), NONE);
         Self {
             strings,
             units,
             scratch,
             local_strings: Vec::new(),
-            unit_of: HashMap::new(),
             local_units: Vec::new(),
             regions: Vec::new(),
-            rows: Vec::new(),
+            at: 0,
             count: 0,
             previous: (NONE, NONE),
             server: Ip(0),
@@ -141,20 +146,35 @@ impl<'a> BlockWriter<'a> {
         *local
     }
 
+    #[inline]
     fn unit(&mut self, index: u32) -> u32 {
-        *self.unit_of.entry(index).or_insert_with(|| {
+        let Some(local) = self.scratch.unit_of.get_mut(index as usize) else { return NONE };
+        if *local == NONE {
+            *local = self.local_units.len() as u32;
             self.local_units.push(index);
-            self.local_units.len() as u32 - 1
-        })
+        }
+        *local
     }
 
     /// Adds a conversation.
+    #[inline]
     pub fn conversation(&mut self, row: &Row<'_>) {
         let new_eni = self.count == 0 || self.previous != (row.eni, row.flow_log);
         let new_server = new_eni || self.server != row.server;
         let v6 = !row.client.is_v4() || !row.server.is_v4();
+        let names = if new_eni { self.name(row) } else { (0, 0) };
+        let mut units = [0; 3];
+        for (local, seen) in units.iter_mut().zip(row.seen) {
+            *local = self.unit(seen.0);
+        }
+        let rows = &mut self.scratch.rows;
+        if rows.len() < self.at + ROW_MAX {
+            rows.resize(rows.len() * 2 + ROW_MAX, 0);
+        }
+        let Some(bytes) = rows.get_mut(self.at..).and_then(<[u8]>::first_chunk_mut) else { return };
+        let mut out = RowBytes { bytes, at: 0 };
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
-        self.rows.push(
+        out.byte(
             flag(new_eni, ENI)
                 | flag(row.rejected, REJECTED)
                 | flag(row.settled, SETTLED)
@@ -165,45 +185,51 @@ impl<'a> BlockWriter<'a> {
                 | flag(new_server, SERVER),
         );
         if new_eni {
-            let (eni, flow_log, region) = (self.string(row.eni), self.string(row.flow_log), self.string(row.region));
-            put(&mut self.rows, u64::from(eni));
-            put(&mut self.rows, u64::from(flow_log.wrapping_add(1)));
-            if region != NONE {
-                self.regions.push((eni, region));
-            }
-            self.previous = (row.eni, row.flow_log);
+            out.int(u64::from(names.0));
+            out.int(u64::from(names.1.wrapping_add(1)));
         }
         if new_server {
-            put_ip(&mut self.rows, row.server, v6);
-            self.server = row.server;
+            out.ip(row.server, v6);
         }
-        put_ip(&mut self.rows, row.client, v6);
-        self.rows.extend_from_slice(&row.server_port.to_le_bytes());
+        out.ip(row.client, v6);
+        out.array(row.server_port.to_le_bytes());
         if !row.settled {
-            self.rows.extend_from_slice(&row.client_port.to_le_bytes());
+            out.array(row.client_port.to_le_bytes());
         }
-        self.rows.push(row.protocol);
+        out.byte(row.protocol);
         if let Some((a, b)) = row.packet_addrs {
-            put_ip(&mut self.rows, a, true);
-            put_ip(&mut self.rows, b, true);
+            out.ip(a, true);
+            out.ip(b, true);
         }
         for traffic in [&row.ahead, &row.back] {
-            put(&mut self.rows, u64::from(traffic.flows));
+            out.int(u64::from(traffic.flows));
             if traffic.flows > 0 {
-                self.rows.push(traffic.flags);
-                put(&mut self.rows, traffic.packets);
-                put(&mut self.rows, traffic.bytes);
+                out.byte(traffic.flags);
+                out.int(traffic.packets);
+                out.int(traffic.bytes);
             }
         }
-        self.rows.extend_from_slice(&row.first.to_le_bytes());
-        put(&mut self.rows, u64::from(row.last.saturating_sub(row.first)));
-        self.rows.push(row.seen.len() as u8);
-        for &(unit, line) in row.seen {
-            let unit = self.unit(unit);
-            put(&mut self.rows, u64::from(unit));
-            put(&mut self.rows, u64::from(line));
+        out.array(row.first.to_le_bytes());
+        out.int(u64::from(row.last.saturating_sub(row.first)));
+        out.byte(row.seen.len().min(units.len()) as u8);
+        for (unit, seen) in units.iter().zip(row.seen) {
+            out.int(u64::from(*unit));
+            out.int(u64::from(seen.1));
         }
+        self.at += out.at;
+        self.server = row.server;
         self.count += 1;
+    }
+
+    /// The local indices of a new interface and flow log; an absent flow log has [`NONE`].
+    #[cold]
+    fn name(&mut self, row: &Row<'_>) -> (u32, u32) {
+        let (eni, flow_log, region) = (self.string(row.eni), self.string(row.flow_log), self.string(row.region));
+        if region != NONE {
+            self.regions.push((eni, region));
+        }
+        self.previous = (row.eni, row.flow_log);
+        (eni, flow_log)
     }
 
     /// Adds API rows; sorts them by (time, id) and keeps one of each id, the one from the smallest (unit identity, position).
@@ -225,7 +251,9 @@ impl<'a> BlockWriter<'a> {
     /// The finished block.
     #[must_use]
     pub fn finish(mut self, account: &str, hour: Hour) -> Block {
-        let mut bytes = Vec::with_capacity(self.rows.len() + self.local_strings.len() * 24 + self.local_units.len() * 16 + 64);
+        let texts: usize = self.local_strings.iter().filter_map(|i| self.strings.get(*i as usize)).map(|s| s.len() + 3).sum();
+        let calls = self.calls.len() * size_of::<ApiRow>();
+        let mut bytes = Vec::with_capacity(self.at + texts + self.local_units.len() * 16 + self.regions.len() * 6 + calls + 64);
         put(&mut bytes, self.local_strings.len() as u64);
         for &index in &self.local_strings {
             self.scratch.string_of[index as usize] = NONE;
@@ -235,6 +263,7 @@ impl<'a> BlockWriter<'a> {
         }
         put(&mut bytes, self.local_units.len() as u64);
         for &index in &self.local_units {
+            self.scratch.unit_of[index as usize] = NONE;
             bytes.extend_from_slice(&self.units[index as usize].0.to_le_bytes());
         }
         self.regions.sort_unstable();
@@ -245,7 +274,7 @@ impl<'a> BlockWriter<'a> {
             put(&mut bytes, u64::from(*region));
         }
         put(&mut bytes, self.count);
-        bytes.append(&mut self.rows);
+        bytes.extend_from_slice(&self.scratch.rows[..self.at]);
         put(&mut bytes, self.calls.len() as u64);
         for row in &self.calls {
             put_call(&mut bytes, row, hour);
@@ -320,8 +349,67 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-fn put_ip(out: &mut Vec<u8>, ip: Ip, wide: bool) {
-    if wide { out.extend_from_slice(&ip.0.to_le_bytes()) } else { out.extend_from_slice(&ip.as_v4().unwrap_or_default().to_le_bytes()) }
+/// The bytes of one conversation in the making.
+struct RowBytes<'a> {
+    bytes: &'a mut [u8; ROW_MAX],
+    at: usize,
+}
+
+impl RowBytes<'_> {
+    #[inline]
+    fn array<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.bytes[self.at..self.at + N].copy_from_slice(&bytes);
+        self.at += N;
+    }
+    #[inline]
+    fn byte(&mut self, byte: u8) {
+        self.array([byte]);
+    }
+    #[inline]
+    fn ip(&mut self, ip: Ip, wide: bool) {
+        if wide { self.array(ip.0.to_le_bytes()) } else { self.array((ip.0 as u32).to_le_bytes()) }
+    }
+    /// As [`put`]. How long an integer is cannot be foretold, so all eight bytes are written whatever it is.
+    #[inline]
+    fn int(&mut self, mut value: u64) {
+        if value >> 56 == 0 {
+            let (packed, length) = pack(value);
+            self.array(packed.to_le_bytes());
+            self.at -= 8 - length;
+            return;
+        }
+        while value >= 0x80 {
+            self.byte(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.byte(value as u8);
+    }
+}
+
+/// LEB128 of an integer below 2^56, as one little-endian word, and how many of its bytes count.
+#[inline]
+fn pack(value: u64) -> (u64, usize) {
+    let length = (63 - (value | 1).leading_zeros()) / 7 + 1;
+    // Halves, quarters and eighths move apart until each byte has seven bits.
+    let halves = (value & 0x0fff_ffff) | (value & 0x00ff_ffff_f000_0000) << 4;
+    let quarters = (halves & 0x0000_3fff_0000_3fff) | (halves & 0x0fff_c000_0fff_c000) << 2;
+    let bytes = (quarters & 0x007f_007f_007f_007f) | (quarters & 0x3f80_3f80_3f80_3f80) << 1;
+    let more = 0x0080_8080_8080_8080 & ((1 << (8 * (length - 1))) - 1);
+    (bytes | more, length as usize)
+}
+
+/// The integer that begins a little-endian word in LEB128, and how many bytes it has; `None` if it has more than eight.
+#[inline]
+fn unpack(word: u64) -> Option<(u64, usize)> {
+    let ends = !word & 0x8080_8080_8080_8080;
+    if ends == 0 {
+        return None;
+    }
+    let length = ends.trailing_zeros() / 8 + 1;
+    let bytes = word & (u64::MAX >> (64 - 8 * length)) & 0x7f7f_7f7f_7f7f_7f7f;
+    let quarters = (bytes & 0x007f_007f_007f_007f) | (bytes & 0x7f00_7f00_7f00_7f00) >> 1;
+    let halves = (quarters & 0x0000_3fff_0000_3fff) | (quarters & 0x3fff_0000_3fff_0000) >> 2;
+    Some(((halves & 0x0fff_ffff) | (halves & 0x0fff_ffff_0000_0000) >> 4, length as usize))
 }
 
 struct Reader<'a> {
@@ -344,6 +432,16 @@ impl<'a> Reader<'a> {
     }
     #[inline]
     fn int(&mut self) -> Option<u64> {
+        let word = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk).map(|b| u64::from_le_bytes(*b));
+        if let Some((value, length)) = word.and_then(unpack) {
+            self.at += length;
+            return Some(value);
+        }
+        self.long_int()
+    }
+    /// The plain way: for integers of more than eight bytes, and near the end.
+    #[cold]
+    fn long_int(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -439,6 +537,7 @@ fn decode_inner(block: BlockView<'_>, r: &mut Reader<'_>) -> Option<AccountHour>
 
     let count = r.count()?;
     let mut conversations: Vec<Conversation> = Vec::with_capacity(count);
+    let mut pairs: Vec<(Ip, Ip)> = Vec::new();
     let (mut eni, mut flow_log, mut server) = (NONE, NONE, Ip(0));
     for _ in 0..count {
         let flags = r.byte()?;
@@ -458,7 +557,12 @@ fn decode_inner(block: BlockView<'_>, r: &mut Reader<'_>) -> Option<AccountHour>
         let settled = flags & SETTLED != 0;
         let client_port = if settled { 0 } else { u16::from_le_bytes(r.array()?) };
         let protocol = r.byte()?;
-        let packet_addrs = if flags & PACKET_ADDRS != 0 { Some((r.ip(true)?, r.ip(true)?)) } else { None };
+        let packet_addrs = if flags & PACKET_ADDRS == 0 {
+            0
+        } else {
+            pairs.push((r.ip(true)?, r.ip(true)?));
+            pairs.len() as u32
+        };
         let mut traffic = || -> Option<Traffic> {
             let flows = r.index()?;
             if flows == 0 {
@@ -469,9 +573,9 @@ fn decode_inner(block: BlockView<'_>, r: &mut Reader<'_>) -> Option<AccountHour>
         let (ahead, back) = (traffic()?, traffic()?);
         let first = u32::from_le_bytes(r.array()?);
         let last = u64::from(first).checked_add(r.int()?)?;
-        let mut seen = SmallVec::new();
+        let mut seen = Seen::default();
         for _ in 0..r.byte()?.min(3) {
-            seen.push((*unit_at.get(r.index()? as usize)?, r.index()?));
+            seen.add(*unit_at.get(r.index()? as usize)?, r.index()?);
         }
         conversations.push(Conversation {
             eni,
@@ -493,6 +597,14 @@ fn decode_inner(block: BlockView<'_>, r: &mut Reader<'_>) -> Option<AccountHour>
             new_flows: if new { ahead.flows.saturating_add(back.flows) } else { 0 },
             seen,
         });
+    }
+    let mut packet_addrs = pairs.clone();
+    packet_addrs.sort_unstable();
+    packet_addrs.dedup();
+    if !pairs.is_empty() {
+        for conversation in conversations.iter_mut().filter(|c| c.packet_addrs != 0) {
+            conversation.packet_addrs = pairs.get(conversation.packet_addrs as usize - 1).map_or(0, |p| place_of(&packet_addrs, p));
+        }
     }
     let count = r.count()?;
     let mut calls: Vec<ApiRow> = Vec::with_capacity(count);
@@ -519,5 +631,38 @@ fn decode_inner(block: BlockView<'_>, r: &mut Reader<'_>) -> Option<AccountHour>
     if r.at != r.bytes.len() {
         return None;
     }
-    Some(AccountHour { account: block.account.to_owned(), hour: block.hour, eni_region, strings, units, conversations, calls })
+    Some(AccountHour {
+        account: block.account.to_owned(),
+        hour: block.hour,
+        eni_region,
+        strings,
+        units,
+        packet_addrs,
+        conversations,
+        calls,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn integers_in_words_are_those_byte_by_byte(bits in 0..=64u32, any in any::<u64>(), after in any::<u64>()) {
+            let value = if bits == 0 { 0 } else { any >> (64 - bits) };
+            let (mut plain, mut bytes) = (Vec::new(), [0; ROW_MAX]);
+            put(&mut plain, value);
+            let mut row = RowBytes { bytes: &mut bytes, at: 0 };
+            row.int(value);
+            let length = row.at;
+            prop_assert_eq!(&bytes[..length], plain.as_slice());
+            plain.extend_from_slice(&after.to_le_bytes());
+            let mut reader = Reader { bytes: &plain, at: 0 };
+            prop_assert_eq!((reader.int(), reader.at), (Some(value), length));
+            reader.at = 0;
+            prop_assert_eq!((reader.long_int(), reader.at), (Some(value), length));
+        }
+    }
 }

@@ -12,7 +12,7 @@ const TCP: u8 = 6;
 
 /// A conversation, oriented: which end is the entity's, who the other end is, which port served.
 ///
-/// Only what sorting and grouping need is copied; the sums are read from the conversation.
+/// Only what sorting, grouping and most questions need is copied; the sums are read from the conversation.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Contact {
     /// The other end.
@@ -27,6 +27,8 @@ pub struct Contact {
     pub eni: u32,
     /// Index in [`crate::hour::AccountHour::conversations`].
     pub conversation: u32,
+    /// How it went for the side that opened it.
+    pub outcome: Outcome,
 }
 
 /// Whether the other end took part.
@@ -56,7 +58,7 @@ impl Contact {
     /// How the contact went, for the side that asked (`outbound`: the entity): success is a SYN-ACK, or without
     /// flags more than 3 packets back; failure is REJECT, no packet back, or nothing but resets (detectors.md 8).
     #[must_use]
-    pub fn outcome(self, conversation: &Conversation, outbound: bool) -> Outcome {
+    pub fn went(self, conversation: &Conversation, outbound: bool) -> Outcome {
         if conversation.rejected {
             return Outcome::Failed;
         }
@@ -110,10 +112,10 @@ mod tests {
             (17, false, traffic(1, 1, 0), Traffic::default(), Unclear),
         ] {
             let conversation = Conversation { rejected, protocol, ahead, back, ..Conversation::default() };
-            let contact = Contact { peer: Ip::v4(1), port: 443, protocol, own_client: true, eni: 0, conversation: 0 };
-            assert_eq!(contact.outcome(&conversation, true), expected, "{conversation:?}");
+            let contact = Contact { peer: Ip::v4(1), port: 443, protocol, own_client: true, eni: 0, conversation: 0, outcome: Unclear };
+            assert_eq!(contact.went(&conversation, true), expected, "{conversation:?}");
             let turned = Conversation { ahead: back, back: ahead, ..conversation };
-            assert_eq!(Contact { own_client: false, ..contact }.outcome(&turned, true), expected, "turned round");
+            assert_eq!(Contact { own_client: false, ..contact }.went(&turned, true), expected, "turned round");
         }
     }
 }

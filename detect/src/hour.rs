@@ -5,7 +5,6 @@
 
 use flowtrail_ingest::{EventTime, Hour, Ip, UnitId};
 use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
 
 use crate::event_id::EventId;
 
@@ -25,8 +24,18 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
+/// Where a conversation was seen: up to 3 (index into [`AccountHour::units`], first line), the smallest by unit identity.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seen {
+    /// Sorted; those that are not in use are zero, so that equal places compare equal.
+    places: [(u32, u32); 3],
+    count: u8,
+}
+
 /// All flow records of one hour between a client and a service port of a server, seen at one ENI by one flow log.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+///
+/// An hour can hold millions, each pass over them costs memory traffic: so it is plain data of two and a half cache lines.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conversation {
     /// Index into [`AccountHour::strings`]: the ENI.
     pub eni: u32,
@@ -47,8 +56,8 @@ pub struct Conversation {
     pub client_port: u16,
     /// The service port.
     pub server_port: u16,
-    /// `(pkt address on the client's side, on the server's side)` where they differ from the outer ones.
-    pub packet_addrs: Option<(Ip, Ip)>,
+    /// Index into [`AccountHour::packet_addrs`] plus 1, where they differ from the outer ones; else 0.
+    pub packet_addrs: u32,
     /// Client to server.
     pub ahead: Traffic,
     /// Server to client.
@@ -63,8 +72,8 @@ pub struct Conversation {
     pub ours_server: bool,
     /// Flow records that came with this call (of `replay`), for its summary.
     pub new_flows: u32,
-    /// Where it was seen: up to 3 (index into [`AccountHour::units`], first line), the smallest by unit identity.
-    pub seen: SmallVec<[(u32, u32); 3]>,
+    /// Where it was seen.
+    pub seen: Seen,
 }
 
 /// One API call: a row of the account-hour. Strings are indices into [`AccountHour::strings`], [`NONE`] when absent.
@@ -154,6 +163,8 @@ pub struct AccountHour {
     pub strings: Vec<Box<str>>,
     /// Units, sorted by identity.
     pub units: Vec<UnitRef>,
+    /// `(pkt address on the client's side, on the server's side)` of conversations, sorted, each once.
+    pub packet_addrs: Vec<(Ip, Ip)>,
     /// Sorted by [`Conversation::order`], as `strings` is sorted: all of an ENI's stand together.
     pub conversations: Vec<Conversation>,
     /// Sorted by (time, id); no id twice; replaced events are gone.
@@ -164,11 +175,11 @@ impl Conversation {
     /// What makes two conversations of one account-hour the same, in the order they are kept in.
     #[must_use]
     #[allow(clippy::type_complexity)]
-    pub fn order(&self) -> (u32, u32, bool, bool, Ip, u16, u8, bool, Ip, u16, Option<(Ip, Ip)>) {
+    pub fn order(&self) -> (u32, u32, bool, bool, Ip, u16, u8, bool, Ip, u16, u32) {
         (
             self.eni,
             self.flow_log,
-            !self.client.is_v4(),
+            !self.client.is_v4() || !self.server.is_v4(),
             self.rejected,
             self.server,
             self.server_port,
@@ -190,20 +201,47 @@ impl Conversation {
         self.ours_client |= other.ours_client;
         self.ours_server |= other.ours_server;
         self.new_flows = self.new_flows.saturating_add(other.new_flows);
-        for &(unit, line) in &other.seen {
-            match self.seen.iter_mut().find(|s| s.0 == unit) {
-                Some(mine) => mine.1 = mine.1.min(line),
-                None => self.seen.push((unit, line)),
-            }
+        for &(unit, line) in other.seen.iter() {
+            self.seen.add(unit, line);
         }
-        self.seen.sort_unstable();
-        self.seen.truncate(3);
     }
 
     /// Flow records in both directions.
     #[must_use]
     pub fn flows(&self) -> u64 {
         u64::from(self.ahead.flows) + u64::from(self.back.flows)
+    }
+}
+
+impl Seen {
+    /// Takes a place in: of one unit the first line, of all units the three smallest.
+    #[inline]
+    pub fn add(&mut self, unit: u32, line: u32) {
+        let count = usize::from(self.count);
+        let at = self.places[..count].iter().position(|p| unit <= p.0).unwrap_or(count);
+        if at < count && self.places[at].0 == unit {
+            self.places[at].1 = self.places[at].1.min(line);
+        } else if at < self.places.len() {
+            self.places.copy_within(at..2, at + 1);
+            self.places[at] = (unit, line);
+            self.count = (self.count + 1).min(3);
+        }
+    }
+
+    /// The same places with other indices of units, in the same order.
+    #[must_use]
+    pub fn map(mut self, unit: impl Fn(u32) -> u32) -> Self {
+        for place in &mut self.places[..usize::from(self.count)] {
+            place.0 = unit(place.0);
+        }
+        self
+    }
+}
+
+impl std::ops::Deref for Seen {
+    type Target = [(u32, u32)];
+    fn deref(&self) -> &[(u32, u32)] {
+        &self.places[..usize::from(self.count)]
     }
 }
 
@@ -215,6 +253,11 @@ impl Traffic {
         self.packets = self.packets.saturating_add(other.packets);
         self.bytes = self.bytes.saturating_add(other.bytes);
     }
+}
+
+/// What [`Conversation::packet_addrs`] says of a pair, of all pairs sorted.
+pub(crate) fn place_of(pairs: &[(Ip, Ip)], pair: &(Ip, Ip)) -> u32 {
+    pairs.binary_search(pair).map_or(0, |at| at as u32 + 1)
 }
 
 impl AccountHour {

@@ -5,7 +5,7 @@
 
 use crate::block::{BlockError, BlockView, decode};
 use crate::event_id::EventId;
-use crate::hour::{AccountHour, ApiRow, NONE, UnitRef, call_marks};
+use crate::hour::{AccountHour, ApiRow, NONE, UnitRef, call_marks, place_of};
 
 /// How many calls of the merged blocks were new to the hour, and how many were repeats; of blocks marked new.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +39,9 @@ fn join(hours: Vec<AccountHour>) -> AccountHour {
     let mut units: Vec<UnitRef> = hours.iter().flat_map(|h| h.units.iter().cloned()).collect();
     units.sort_unstable();
     units.dedup();
+    let mut packet_addrs: Vec<_> = hours.iter().flat_map(|h| h.packet_addrs.iter().copied()).collect();
+    packet_addrs.sort_unstable();
+    packet_addrs.dedup();
     let mut merged = AccountHour {
         account: hours[0].account.clone(),
         hour: hours[0].hour,
@@ -54,8 +57,9 @@ fn join(hours: Vec<AccountHour>) -> AccountHour {
         for mut conversation in hour.conversations {
             conversation.eni = text(conversation.eni);
             conversation.flow_log = text(conversation.flow_log);
-            for seen in &mut conversation.seen {
-                seen.0 = unit_at.get(seen.0 as usize).copied().unwrap_or(0);
+            conversation.seen = conversation.seen.map(|unit| unit_at.get(unit as usize).copied().unwrap_or(0));
+            if let Some(pair) = conversation.packet_addrs.checked_sub(1) {
+                conversation.packet_addrs = hour.packet_addrs.get(pair as usize).map_or(0, |p| place_of(&packet_addrs, p));
             }
             merged.conversations.push(conversation);
         }
@@ -70,6 +74,7 @@ fn join(hours: Vec<AccountHour>) -> AccountHour {
             merged.calls.push(row);
         }
     }
+    merged.packet_addrs = packet_addrs;
     merged.strings = strings;
     merged.units = units;
     merged.eni_region.sort_unstable();

@@ -92,8 +92,8 @@ pub struct Learned {
     pub key: u64,
     /// Bits of [`flags`].
     pub flags: u16,
-    /// Name to show, for keys that people should see.
-    pub name: Option<String>,
+    /// What [`Novelty::learn`]'s `shown` is asked for a name to show, for keys that people should see.
+    pub name: Option<u32>,
 }
 
 /// Known keys of one space, and how often new ones come.
@@ -149,6 +149,10 @@ impl Novelty {
     /// Where a key known on `day` stands, for [`Novelty::touch`].
     #[must_use]
     pub fn place(&self, key: u64, day: Day) -> Option<(usize, &KnownKey)> {
+        // A full map holds the smallest hashes: most of what it does not know lies beyond its end.
+        if self.known.last().is_none_or(|last| key > last.key) {
+            return None;
+        }
         let at = self.known.binary_search_by_key(&key, |k| k.key).ok()?;
         let found = &self.known[at];
         (day16(day) <= found.last.saturating_add(FORGET_DAYS)).then_some((at, found))
@@ -216,15 +220,24 @@ impl Novelty {
     }
 
     /// Learns an active hour: the keys seen in it, and whether `novel` of them were new (0 if that is not to count).
-    /// What enters or leaves the map goes into the fleet's `delta`.
-    pub fn learn(&mut self, space: Space, hour: Hour, mut keys: Vec<Learned>, novel: usize, delta: &mut FleetDelta) {
+    /// What enters or leaves the map goes into the fleet's `delta`. `shown` makes the names of those that need one.
+    pub fn learn(
+        &mut self,
+        space: Space,
+        hour: Hour,
+        mut keys: Vec<Learned>,
+        shown: &dyn Fn(u32) -> String,
+        novel: usize,
+        delta: &mut FleetDelta,
+    ) {
         let day = day16(hour.day());
         let rates = self.rates(hour);
         self.active = ((rates.t + 1.0) * SCALE) as u32;
         self.novel = ((rates.r + if novel > 0 { 1.0 } else { 0.0 }) * SCALE) as u32;
         self.at = hour;
         self.forget(day, delta);
-        keys.sort_by(|a, b| a.key.cmp(&b.key).then_with(|| b.name.cmp(&a.name)));
+        let name_of = |learned: &Learned| learned.name.map(shown);
+        keys.sort_by(|a, b| a.key.cmp(&b.key).then_with(|| name_of(b).cmp(&name_of(a))));
         keys.dedup_by(|next, kept| {
             let same = next.key == kept.key;
             if same {
@@ -246,6 +259,8 @@ impl Novelty {
                 Err(_) => added.push(learned),
             }
         }
+        // When each of the names was last seen, for the choice of those to keep.
+        let mut named: Option<Vec<u16>> = None;
         for learned in added {
             let Err(at) = self.known.binary_search_by_key(&learned.key, |k| k.key) else { continue };
             if self.known.len() >= KNOWN_MAX {
@@ -254,14 +269,21 @@ impl Novelty {
                     continue;
                 }
                 if let Some(dropped) = self.known.pop() {
-                    self.drop_name(dropped.key);
+                    if let Ok(at) = self.names.binary_search_by_key(&dropped.key, |n| n.0) {
+                        self.names.remove(at);
+                        if let Some(days) = named.as_mut() {
+                            days.remove(at);
+                        }
+                    }
                     delta.key(space, dropped.key, -1);
                 }
             }
             self.known.insert(at, KnownKey { key: learned.key, first: day, last: day, hours: 1, flags: learned.flags });
             delta.key(space, learned.key, 1);
             if let Some(name) = learned.name {
-                self.keep_name(learned.key, &name);
+                let last_seen = |key: u64| self.known.binary_search_by_key(&key, |k| k.key).map_or(0, |at| self.known[at].last);
+                let named = named.get_or_insert_with(|| self.names.iter().map(|n| last_seen(n.0)).collect());
+                self.keep_name(named, learned.key, day, || shown(name));
             }
         }
     }
@@ -280,21 +302,25 @@ impl Novelty {
         self.names.retain(|(key, _)| known.binary_search_by_key(key, |k| k.key).is_ok());
     }
 
-    fn keep_name(&mut self, key: u64, name: &str) {
-        let Err(at) = self.names.binary_search_by_key(&key, |n| n.0) else { return };
-        self.names.insert(at, (key, name.chars().take(120).collect::<String>().into()));
-        if self.names.len() > NAMES_MAX {
-            let last_seen = |key: u64| self.known.binary_search_by_key(&key, |k| k.key).map_or(0, |at| self.known[at].last);
-            let oldest = self.names.iter().map(|(key, _)| (last_seen(*key), *key)).min();
-            if let Some((_, key)) = oldest {
-                self.drop_name(key);
+    /// Keeps the name of a key last seen on `day` if it is among the most recently seen; `named` tells of each name the
+    /// day it was last seen on.
+    fn keep_name(&mut self, named: &mut Vec<u16>, key: u64, day: u16, name: impl FnOnce() -> String) {
+        if self.names.binary_search_by_key(&key, |n| n.0).is_ok() {
+            return;
+        }
+        if self.names.len() >= NAMES_MAX {
+            let oldest = (0..self.names.len()).min_by_key(|at| (named[*at], self.names[*at].0));
+            match oldest {
+                Some(at) if (named[at], self.names[at].0) < (day, key) => {
+                    self.names.remove(at);
+                    named.remove(at);
+                }
+                _ => return,
             }
         }
-    }
-
-    fn drop_name(&mut self, key: u64) {
-        if let Ok(at) = self.names.binary_search_by_key(&key, |n| n.0) {
-            self.names.remove(at);
+        if let Err(at) = self.names.binary_search_by_key(&key, |n| n.0) {
+            self.names.insert(at, (key, name().chars().take(120).collect::<String>().into()));
+            named.insert(at, day);
         }
     }
 
@@ -338,16 +364,20 @@ mod tests {
     use proptest::prelude::*;
 
     fn learned(keys: &[u64]) -> Vec<Learned> {
-        keys.iter().map(|k| Learned { key: *k, flags: 0, name: Some(format!("k{k}")) }).collect()
+        keys.iter().map(|k| Learned { key: *k, flags: 0, name: Some((k % 1000) as u32) }).collect()
+    }
+
+    fn name(of: u32) -> String {
+        format!("k{of}")
     }
 
     #[test]
     fn keys_are_known_until_thirty_days_after_they_were_last_seen() {
         let (mut novelty, mut delta) = (Novelty::default(), FleetDelta::default());
-        novelty.learn(Space::Peer, Hour(24_000), learned(&[7, 9]), 2, &mut delta);
+        novelty.learn(Space::Peer, Hour(24_000), learned(&[7, 9]), &name, 2, &mut delta);
         assert!(novelty.knows(7, Day(1030)) && !novelty.knows(7, Day(1031)) && !novelty.knows(8, Day(1000)));
-        novelty.learn(Space::Peer, Hour(24_000 + 20 * 24), learned(&[9]), 0, &mut delta);
-        novelty.learn(Space::Peer, Hour(24_000 + 32 * 24), learned(&[]), 0, &mut delta);
+        novelty.learn(Space::Peer, Hour(24_000 + 20 * 24), learned(&[9]), &name, 0, &mut delta);
+        novelty.learn(Space::Peer, Hour(24_000 + 32 * 24), learned(&[]), &name, 0, &mut delta);
         assert_eq!(novelty.len(Day(1032)), 1);
         assert_eq!(novelty.named(Day(1032)).len(), 1);
         assert_eq!((delta.count_of(7), delta.count_of(9)), (0, 1));
@@ -356,7 +386,7 @@ mod tests {
     #[test]
     fn rates_halve_in_thirty_days() {
         let mut novelty = Novelty::default();
-        novelty.learn(Space::Peer, Hour(0), learned(&[1]), 1, &mut FleetDelta::default());
+        novelty.learn(Space::Peer, Hour(0), learned(&[1]), &name, 1, &mut FleetDelta::default());
         let later = novelty.rates(Hour(720));
         assert!((later.t - 0.5).abs() < 1e-4 && (later.r - 0.5).abs() < 1e-4);
         assert_ne!(Rates { t: 100.0, r: 0.0 }.class(false), Rates { t: 100.0, r: 0.0 }.class(true));
@@ -376,7 +406,7 @@ mod tests {
             let keys: Vec<u64> = keys.into_iter().collect();
             let (mut novelty, mut delta) = (Novelty::default(), FleetDelta::default());
             for part in keys.chunks(400) {
-                novelty.learn(Space::Peer, Hour(0), learned(part), 1, &mut delta);
+                novelty.learn(Space::Peer, Hour(0), learned(part), &name, 1, &mut delta);
             }
             let kept = keys.len().min(KNOWN_MAX);
             prop_assert!(keys[..kept].iter().all(|k| novelty.knows(*k, Day(0)) && delta.count_of(*k) == 1));

@@ -9,7 +9,7 @@ use flowtrail_ingest::{EventTime, Hour, Ip, UnitId};
 
 use crate::finding::Finding;
 use crate::fleet::{Fleet, FleetDelta};
-use crate::hour::{AccountHour, ApiRow, Conversation, NONE, Traffic, UnitRef};
+use crate::hour::{AccountHour, ApiRow, Conversation, NONE, Seen, Traffic, UnitRef};
 use crate::judge::{Facts, JudgeConfig, Verdict, judge, learn};
 use crate::profile::AccountProfiles;
 
@@ -53,7 +53,8 @@ impl Maker {
     pub(crate) fn raw(&mut self, eni: &str, flow_log: &str, conversation: Conversation) -> &mut Self {
         let (eni, flow_log) = (self.text(eni), self.text(flow_log));
         let first = self.hour.start().plus(60 + self.conversations.len() as i64 % 3000);
-        let seen = std::iter::once((0, 2 + self.conversations.len() as u32)).collect();
+        let mut seen = Seen::default();
+        seen.add(0, 2 + self.conversations.len() as u32);
         self.conversations.push(Conversation { eni, flow_log, first, last: first.plus(30), seen, ..conversation });
         self
     }
@@ -161,7 +162,7 @@ impl Maker {
             conversations: self
                 .conversations
                 .iter()
-                .map(|c| Conversation { eni: place(c.eni), flow_log: place(c.flow_log), ..c.clone() })
+                .map(|c| Conversation { eni: place(c.eni), flow_log: place(c.flow_log), ..*c })
                 .collect(),
             calls: self.calls.clone(),
             ..AccountHour::default()

@@ -92,6 +92,7 @@ pub struct PeerHour {
     pub first: EventTime,
     /// Last second.
     pub last: EventTime,
+    kind: OnceCell<PeerKind>,
     name: OnceCell<Box<PeerName>>,
 }
 
@@ -251,7 +252,9 @@ impl<'a> NetworkHour<'a> {
                 let serves = !lambda && (self.peer_is_lambda(eni, peer, c) || own_end_serves(c, own_client, own, other, &ends));
                 (!serves, if serves { own.1 } else { other.1 })
             };
-            let contact = Contact { peer, port, protocol: c.protocol, own_client, eni, conversation: base + at as u32 };
+            let mut contact =
+                Contact { peer, port, protocol: c.protocol, own_client, eni, conversation: base + at as u32, outcome: Outcome::Unclear };
+            contact.outcome = contact.went(c, outbound);
             if outbound { self.outbound.push(contact) } else { self.inbound.push(contact) }
         }
     }
@@ -283,12 +286,13 @@ impl<'a> NetworkHour<'a> {
                 received: 0,
                 first: EventTime::MAX,
                 last: EventTime::MIN,
+                kind: OnceCell::new(),
                 name: OnceCell::new(),
             };
             while let Some(contact) = self.outbound.get(start).filter(|c| c.peer == ip) {
                 let c = &self.hour.conversations[contact.conversation as usize];
                 let (sent, received) = (contact.sent(c), contact.received(c));
-                peer.outcome = peer.outcome.max(contact.outcome(c, true));
+                peer.outcome = peer.outcome.max(contact.outcome);
                 peer.answered |= !c.rejected && received.packets > 0;
                 peer.rejected &= c.rejected;
                 peer.flows += u64::from(sent.flows) + u64::from(received.flows);
@@ -348,9 +352,20 @@ impl<'a> NetworkHour<'a> {
     /// The peer's name, looked up when first asked for: most peers are known by their address, and names cost text.
     #[must_use]
     pub fn peer_name<'p>(&self, peer: &'p PeerHour) -> &'p PeerName {
-        peer.name.get_or_init(|| {
+        // An owner's name is there when its kind is known; all others are named by their address alone.
+        let _ = self.peer_kind(peer);
+        peer.name.get_or_init(|| Box::new(self.facts.book.name(peer.ip)))
+    }
+
+    /// What the peer is; no text is made for those that nobody holds.
+    #[must_use]
+    pub fn peer_kind(&self, peer: &PeerHour) -> PeerKind {
+        *peer.kind.get_or_init(|| {
             let eni = self.outbound.get(peer.contacts.start as usize).and_then(|c| self.enis.get(c.eni as usize)).map_or("", |e| e.eni);
-            Box::new(self.name_of(eni, peer.ip, peer.first, peer.last))
+            match self.facts.timelines.peer(&self.hour.account, eni, peer.ip, peer.first, peer.last) {
+                Some(name) => peer.name.get_or_init(|| Box::new(name)).kind,
+                None => self.facts.book.kind(peer.ip),
+            }
         })
     }
 

@@ -169,6 +169,23 @@ impl AddressBook {
         PeerName { kind: PeerKind::Internet, key: text.clone(), name: text, kind_word: "internet".to_owned() }
     }
 
+    /// The kind of [`Self::name`], without making a text.
+    #[must_use]
+    pub fn kind(&self, ip: Ip) -> PeerKind {
+        let inner = &*self.inner;
+        if inner.network_table.find(ip).is_some_and(|n| inner.networks.get(n as usize).is_some()) {
+            return PeerKind::Network;
+        }
+        if ip.is_private() {
+            return PeerKind::Private;
+        }
+        match inner.aws_table.find(ip).and_then(|n| inner.services.get(n as usize)) {
+            Some(service) if service.rented() => PeerKind::AwsRented,
+            Some(_) => PeerKind::AwsService,
+            None => PeerKind::Internet,
+        }
+    }
+
     /// List entries that hold `ip` at `at`, sorted by (list, range).
     #[must_use]
     pub fn listed(&self, ip: Ip, at: EventTime) -> Vec<ListHit> {

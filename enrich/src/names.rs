@@ -88,7 +88,7 @@ pub enum NetworkEntity {
 }
 
 /// What kind of thing the other end is; decides which level of a peer key is new.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum PeerKind {
     /// An owner inside the organisation (database, endpoint, function group …): known by its timeline.
     Owner,

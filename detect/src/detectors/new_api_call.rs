@@ -165,7 +165,6 @@ impl Detector for NewApiCall {
     }
 
     fn learn(&self, profile: &mut FunctionProfile, look: &FunctionLook<'_, '_>, context: &Context<'_>, delta: &mut FleetDelta) {
-        let day = context.hour.day();
         let settled = profile.age.first.is_some() && profile.age.hours(context.hour) >= SETTLING_HOURS;
         let new: Vec<u64> = fresh(profile, look, context).iter().map(|f| action_key(f.call.service, f.call.action)).collect();
         if !new.is_empty() {
@@ -176,16 +175,14 @@ impl Detector for NewApiCall {
         }
         let mut keys = Vec::new();
         let mut calls = 0;
-        for call in &look.function.actions {
+        for (at, call) in look.function.actions.iter().enumerate() {
             calls += call.count;
             if only_tried(call) {
                 keys.push(Learned { key: tried_key(call.service, call.action), flags: 0, name: None });
                 continue;
             }
             keys.push(Learned { key: service_key(call.service), flags: 0, name: None });
-            let key = action_key(call.service, call.action);
-            let name = (!profile.actions.knows(key, day)).then(|| format!("{}:{}", call.service, call.action));
-            keys.push(Learned { key, flags: flags::COUNTED, name });
+            keys.push(Learned { key: action_key(call.service, call.action), flags: flags::COUNTED, name: Some(at as u32) });
             if call.write {
                 keys.push(Learned { key: write_key(call.service), flags: 0, name: None });
             }
@@ -193,7 +190,8 @@ impl Detector for NewApiCall {
         if settled {
             delta.hour(Space::Action, profile.actions.rates(context.hour).class(look.deployed), new.len());
         }
-        profile.actions.learn(Space::Action, context.hour, keys, if settled { new.len() } else { 0 }, delta);
+        let shown = |at: u32| look.function.actions.get(at as usize).map_or_else(String::new, |c| format!("{}:{}", c.service, c.action));
+        profile.actions.learn(Space::Action, context.hour, keys, &shown, if settled { new.len() } else { 0 }, delta);
         profile.age.learn(context.hour, calls);
     }
 }

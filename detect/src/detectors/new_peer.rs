@@ -164,13 +164,17 @@ impl<'w, 'a> NetworkLook<'w, 'a> {
         let crowded = network.peers.len() > PEERS_MAX || profile.peers.is_dynamic(day);
         let peers: Vec<PeerLook> = network.peers.iter().map(|p| classify(network, p, profile, crowded)).collect();
         let mut pairs = Vec::new();
-        let mut last_port: Option<(u16, u8, bool)> = None;
-        let mut port_known = |port: u16, protocol: u8| match last_port {
-            Some((p, q, known)) if (p, q) == (port, protocol) => known,
-            _ => {
-                let known = profile.ports.knows(port_key(port, protocol), day);
-                last_port = Some((port, protocol, known));
-                known
+        // Contacts have few ports, one after the other: the last answers serve nearly all of them.
+        let mut answers = [None; 16];
+        let mut port_known = |port: u16, protocol: u8| {
+            let slot = &mut answers[usize::from(port) % 16];
+            match slot {
+                Some((of, known)) if *of == (port, protocol) => *known,
+                _ => {
+                    let known = profile.ports.knows(port_key(port, protocol), day);
+                    *slot = Some(((port, protocol), known));
+                    known
+                }
             }
         };
         for (at, (peer, look)) in network.peers.iter().zip(&peers).enumerate() {
@@ -179,7 +183,7 @@ impl<'w, 'a> NetworkLook<'w, 'a> {
                 if look.familiarity == Familiarity::Known && known {
                     continue;
                 }
-                let outcome = contact.outcome(network.conversation(*contact), true);
+                let outcome = contact.outcome;
                 match pairs.last_mut() {
                     Some(Pair { peer, port, protocol, outcome: best, .. })
                         if (*peer, *port, *protocol) == (at as u32, contact.port, contact.protocol) =>
@@ -240,14 +244,17 @@ fn classify(network: &NetworkHour<'_>, peer: &PeerHour, profile: &NetworkProfile
             address,
         );
     }
-    let name = network.peer_name(peer);
-    let (known, key) = match name.kind {
+    let named_key = || name_key(network.peer_name(peer));
+    let (known, key) = match network.peer_kind(peer) {
         PeerKind::Owner => {
-            let key = name_key(name);
+            let key = named_key();
             // An address learned before anybody was known to hold it is the same peer with a name now.
             (profile.peers.knows(key, day) || known_address.is_some_and(|k| k.flags & flags::UNNAMED != 0), key)
         }
-        PeerKind::AwsService | PeerKind::Network => (profile.peers.knows(name_key(name), day) || known_address.is_some(), name_key(name)),
+        PeerKind::AwsService | PeerKind::Network => {
+            let key = named_key();
+            (profile.peers.knows(key, day) || known_address.is_some(), key)
+        }
         PeerKind::AwsRented | PeerKind::Private => (known_address.is_some(), address),
         PeerKind::Internet => (profile.peers.knows(neighbourhood_key(peer.ip), day), address),
     };
@@ -306,12 +313,11 @@ impl Detector for NewPeer {
                 }
             }
         }
-        let mut keys = Vec::new();
-        let mut ports = Vec::new();
+        let mut keys = Vec::with_capacity(network.peers.len());
         let mut seen_ports: Vec<(u16, u8)> = Vec::new();
         let mut outside = 0u64;
         let mut left_out = false;
-        for (peer, seen) in network.peers.iter().zip(&look.peers) {
+        for (at, (peer, seen)) in network.peers.iter().zip(&look.peers).enumerate() {
             if !peer.ip.is_private() {
                 outside = outside.saturating_add(peer.sent);
             }
@@ -320,7 +326,8 @@ impl Detector for NewPeer {
             }
             for contact in network.contacts(peer) {
                 let port = (contact.port.min(32_768), contact.protocol);
-                if seen_ports.last() != Some(&port) && contact.outcome(network.conversation(*contact), true) != Outcome::Failed {
+                let latest = &seen_ports[seen_ports.len().saturating_sub(16)..];
+                if contact.outcome != Outcome::Failed && !latest.contains(&port) {
                     seen_ports.push(port);
                 }
             }
@@ -341,40 +348,49 @@ impl Detector for NewPeer {
                 }
                 continue;
             }
-            let name = network.peer_name(peer);
-            let shown = || Some(if name.name == name.key { name.name.clone() } else { format!("{} ({})", name.name, peer.ip) });
-            match name.kind {
+            let named_key = || name_key(network.peer_name(peer));
+            let name = Some(at as u32);
+            match network.peer_kind(peer) {
                 PeerKind::Owner => {
-                    keys.push(Learned { key: name_key(name), flags: flags::COUNTED, name: shown() });
+                    keys.push(Learned { key: named_key(), flags: flags::COUNTED, name });
                     keys.push(Learned { key: address, flags: 0, name: None });
                 }
-                PeerKind::AwsService | PeerKind::Network => {
-                    keys.push(Learned { key: name_key(name), flags: flags::COUNTED, name: Some(name.name.clone()) })
-                }
-                PeerKind::AwsRented => keys.push(Learned { key: address, flags: flags::COUNTED, name: shown() }),
-                PeerKind::Private => keys.push(Learned { key: address, flags: flags::UNNAMED | flags::COUNTED, name: shown() }),
+                PeerKind::AwsService | PeerKind::Network => keys.push(Learned { key: named_key(), flags: flags::COUNTED, name }),
+                PeerKind::AwsRented => keys.push(Learned { key: address, flags: flags::COUNTED, name }),
+                PeerKind::Private => keys.push(Learned { key: address, flags: flags::UNNAMED | flags::COUNTED, name }),
                 PeerKind::Internet => {
-                    keys.push(Learned { key: address, flags: flags::COUNTED, name: shown() });
+                    keys.push(Learned { key: address, flags: flags::COUNTED, name });
                     keys.push(Learned { key: neighbourhood_key(peer.ip), flags: 0, name: None });
                 }
             }
         }
+        let shown = |at: u32| {
+            let Some(peer) = network.peers.get(at as usize) else { return String::new() };
+            let name = network.peer_name(peer);
+            match name.kind {
+                PeerKind::AwsService | PeerKind::Network => name.name.clone(),
+                _ if name.name == name.key => name.name.clone(),
+                _ => format!("{} ({})", name.name, peer.ip),
+            }
+        };
         seen_ports.sort_unstable();
         seen_ports.dedup();
         let day = context.hour.day();
         let mut new_ports = 0;
-        for (port, protocol) in seen_ports {
-            let key = port_key(port, protocol);
+        let mut ports = Vec::with_capacity(seen_ports.len());
+        for (at, (port, protocol)) in seen_ports.iter().enumerate() {
+            let key = port_key(*port, *protocol);
             new_ports += usize::from(!profile.ports.knows(key, day));
-            ports.push(Learned { key, flags: flags::COUNTED, name: Some(text::port(port, protocol)) });
+            ports.push(Learned { key, flags: flags::COUNTED, name: Some(at as u32) });
         }
-        for (space, map, keys, new) in
-            [(Space::Peer, &mut profile.peers, keys, new_keys), (Space::Port, &mut profile.ports, ports, new_ports)]
-        {
+        let port_shown = |at: u32| seen_ports.get(at as usize).map_or_else(String::new, |(port, protocol)| text::port(*port, *protocol));
+        let shown: [(_, _, _, _, &dyn Fn(u32) -> String); 2] =
+            [(Space::Peer, &mut profile.peers, keys, new_keys, &shown), (Space::Port, &mut profile.ports, ports, new_ports, &port_shown)];
+        for (space, map, keys, new, shown) in shown {
             if settled {
                 delta.hour(space, map.rates(context.hour).class(look.deployed), new);
             }
-            map.learn(space, context.hour, keys, if settled { new } else { 0 }, delta);
+            map.learn(space, context.hour, keys, shown, if settled { new } else { 0 }, delta);
         }
         if left_out {
             profile.peers.overflow(context.hour.day());

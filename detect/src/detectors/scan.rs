@@ -497,7 +497,7 @@ impl Scan {
                 .inbound
                 .iter()
                 .filter(|c| own(c) == ip && by_source.get(&c.peer).is_some_and(|n| *n >= SCAN_PORTS))
-                .filter(|c| c.outcome(network.conversation(**c), false) == Outcome::Succeeded)
+                .filter(|c| c.outcome == Outcome::Succeeded)
                 .copied()
                 .collect();
             let severity = if answered.is_empty() { Severity::Informational } else { Severity::Low };
@@ -552,7 +552,7 @@ impl Scan {
 /// Empty below that.
 pub(crate) fn lateral_pairs<'l>(look: &'l NetworkLook<'_, '_>) -> Vec<&'l Pair> {
     let network = look.network;
-    let internal = |peer: &PeerHour| peer.ip.is_private() || network.peer_name(peer).kind == PeerKind::Owner;
+    let internal = |peer: &PeerHour| peer.ip.is_private() || network.peer_kind(peer) == PeerKind::Owner;
     let pairs: Vec<&Pair> = look
         .pairs
         .iter()

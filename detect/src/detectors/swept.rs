@@ -68,11 +68,9 @@ fn finding(window: &Window<'_>, source: Ip, ports: &[(u16, u8)], knocks: &mut [K
     let answered: Vec<Contact> = window
         .networks
         .iter()
-        .flat_map(|n| n.inbound.iter().map(move |c| (n, c)))
-        .filter(|(n, c)| {
-            c.peer == source && ports.contains(&(c.port, c.protocol)) && c.outcome(n.conversation(**c), false) == Outcome::Succeeded
-        })
-        .map(|(_, c)| *c)
+        .flat_map(|n| &n.inbound)
+        .filter(|c| c.peer == source && ports.contains(&(c.port, c.protocol)) && c.outcome == Outcome::Succeeded)
+        .copied()
         .collect();
     let severity = if answered.is_empty() { Severity::Informational } else { Severity::Low };
     let contacts: Vec<Contact> = answered.iter().copied().chain(knocks.iter().map(|k| k.5)).collect();

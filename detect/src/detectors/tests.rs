@@ -731,7 +731,8 @@ fn equal_hours_are_judged_alike_however_they_were_told_and_profiles_survive_thei
         for (n, c) in hour.conversations.iter_mut().enumerate() {
             c.first = crate::testing::at(START, n as i64);
             c.last = c.first;
-            c.seen = std::iter::once((0, n as u32)).collect();
+            c.seen = crate::hour::Seen::default();
+            c.seen.add(0, n as u32);
         }
         hour
     };
@@ -791,7 +792,7 @@ fn speed_of_a_look() {
                 eni,
                 client: flowtrail_ingest::Ip::v4(0x0a00_0000 + eni),
                 server,
-                ..sample.conversations[0].clone()
+                ..sample.conversations[0]
             });
         }
         let mut lane = Lane::default();

@@ -124,7 +124,7 @@ impl ThreatList {
         context: &Context<'_>,
     ) -> Option<Finding> {
         let network = look.network;
-        let best = contacts.iter().map(|c| c.outcome(network.conversation(*c), outbound)).max().unwrap_or(Outcome::Failed);
+        let best = contacts.iter().map(|c| c.outcome).max().unwrap_or(Outcome::Failed);
         let rejected = contacts.iter().all(|c| network.conversation(*c).rejected);
         let answered = best != Outcome::Failed
             && contacts.iter().any(|c| {

@@ -40,6 +40,7 @@ fn names_by_networks_then_aws_then_nothing() {
         ("2001:db8:2::9", PeerKind::Internet, "2001:db8:2::9", "2001:db8:2::9"),
     ] {
         let got = book.name(ip(address));
+        assert_eq!(book.kind(ip(address)), kind, "{address}, without text");
         assert_eq!((got.kind, got.key.as_str(), got.name.as_str()), (kind, key, name), "{address}");
     }
 }
