@@ -33,7 +33,7 @@ use crate::summary::{Learning, Quarantined, Summary};
 /// Commit what is read at least this often, so that a killed replay goes on from there.
 const COMMIT_EVERY: Duration = Duration::from_secs(20);
 /// … or when this many bytes of contributions wait.
-const COMMIT_BYTES: usize = 96 << 20;
+const COMMIT_BYTES: usize = 8 << 20;
 
 /// What one replay is told.
 pub struct Replay {
@@ -152,7 +152,7 @@ impl Replay {
         rows: &mut Rows,
         changed: &mut bool,
     ) -> Result<()> {
-        let (sender, receiver) = crossbeam_channel::bounded::<Flush>(self.threads * 2);
+        let (sender, receiver) = crossbeam_channel::bounded::<Flush>(1);
         let next = AtomicUsize::new(0);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| -> Result<()> {
