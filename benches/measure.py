@@ -113,7 +113,7 @@ class Bench:
         query = f"""
             import duckdb
             db = duckdb.connect()
-            db.execute("SET threads = {threads}")
+            db.execute("SET threads = {threads}; SET enable_progress_bar = false")
             rows = db.execute('''SELECT "interface-id", sum(bytes), count(DISTINCT dstaddr) FROM read_csv('{folder}/logs/**/*.gz',
                 delim = ' ', header = true, nullstr = '-', auto_detect = false, columns = {{
                 'version': 'INTEGER', 'account-id': 'VARCHAR', 'interface-id': 'VARCHAR', 'srcaddr': 'VARCHAR', 'dstaddr': 'VARCHAR',
