@@ -96,6 +96,12 @@ impl Inputs {
         }
     }
 
+    /// The client for buckets, if there are any among the inputs.
+    #[cfg(feature = "s3")]
+    pub fn s3(&self) -> Option<&flowtrail_ingest::source::s3::S3Client> {
+        self.s3.as_ref()
+    }
+
     /// Lists everything, sorted.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod api_calls;
 mod cli;
 mod config;
 mod coverage;
+mod feed;
 mod flows;
 mod generate;
 mod input;

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -20,6 +20,7 @@ use flowtrail_sink::tables::findings::{FindingRow, finding_json};
 use flowtrail_sink::{OutputFile, Table, TableFile};
 
 use crate::coverage::Coverage;
+use crate::feed::{Feed, Taken};
 use crate::flows::FlowsTable;
 use crate::input::{Announced, Inputs};
 use crate::judging::{Bench, Judge, Said};
@@ -153,12 +154,18 @@ impl Replay {
         changed: &mut bool,
     ) -> Result<()> {
         let (sender, receiver) = crossbeam_channel::bounded::<Flush>(1);
-        let next = AtomicUsize::new(0);
         let stop = AtomicBool::new(false);
+        // What is known by its key, or left for the second pass, is not fetched.
+        let wanted = |object: &Announced| {
+            let flow_log = object.meta.facts.service.as_deref() == Some("vpcflowlogs");
+            !(later.is_some() && flow_log) && !pass.claimed.is_known(object)
+        };
+        let units = which.iter().filter_map(|at| Some((pass.inputs, pass.objects.get(*at)?)));
+        let feed = Feed::new(units, wanted, self.setup.memory / 4);
         std::thread::scope(|scope| -> Result<()> {
             for thread in 0..pass.threads.clamp(1, which.len().max(1)) {
-                let (sender, next, stop) = (sender.clone(), &next, &stop);
-                scope.spawn(move || read_units(thread, pass, which, later, next, stop, &sender));
+                let (sender, feed, stop) = (sender.clone(), &feed, &stop);
+                scope.spawn(move || read_units(thread, pass, which, feed, later, stop, &sender));
             }
             drop(sender);
             let collected = self.collect(lane, &receiver, summary, rows, changed);
@@ -359,6 +366,11 @@ impl Claims {
         Self { taken: lane.known.ledger.values().filter(|u| u.ended != Ended::Quarantined).map(|u| (u.id, u.bytes)).collect() }
     }
 
+    /// True when the unit need not be fetched: its key says that it was read.
+    fn is_known(&self, object: &Announced) -> bool {
+        UnitId::of_key(&object.meta.key).is_some_and(|id| self.taken.contains_key(&id))
+    }
+
     fn claim(&self, id: UnitId, bytes: u64) -> Claim {
         match self.taken.entry(id) {
             Entry::Vacant(free) => {
@@ -388,8 +400,8 @@ fn read_units(
     thread: usize,
     pass: &Pass<'_>,
     which: &[usize],
+    feed: &Feed<'_>,
     later: Option<&Mutex<Vec<usize>>>,
-    next: &AtomicUsize,
     stop: &AtomicBool,
     sender: &Sender<Flush>,
 ) {
@@ -398,23 +410,20 @@ fn read_units(
     let mut flush = Flush::default();
     let mut last = Instant::now();
     while !stop.load(Ordering::Relaxed) {
-        let Some(at) = which.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-        let Some(object) = pass.objects.get(*at) else { continue };
-        let mut fetched = None;
+        let Some(mut unit) = feed.take() else { break };
+        let Some(&at) = which.get(unit.index) else { continue };
+        let Some(object) = pass.objects.get(at) else { continue };
         if let Some(later) = later {
             let is_flow_log = match object.meta.facts.service.as_deref() {
                 Some(service) => service == "vpcflowlogs",
-                None => {
-                    let bytes = fetched.insert(pass.inputs.fetch(object));
-                    bytes.as_ref().is_ok_and(|bytes| reader.is_flow_log(bytes))
-                }
+                None => unit.bytes().as_ref().is_ok_and(|bytes| reader.is_flow_log(bytes)),
             };
             if is_flow_log {
-                later.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(*at);
+                later.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(at);
                 continue;
             }
         }
-        let report = read_unit(pass, &mut reader, flows.as_mut(), object, fetched);
+        let report = read_unit(pass, &mut reader, flows.as_mut(), object, &mut unit);
         pass.progress.unit(object.size, report.as_ref().map_or(0, |r| r.record.records));
         match report {
             None => flush.duplicates += 1,
@@ -448,7 +457,7 @@ fn read_unit(
     reader: &mut Reader,
     flows: Option<&mut crate::flows::ThreadFlows<'_>>,
     object: &Announced,
-    fetched: Option<Result<Vec<u8>>>,
+    unit: &mut Taken<'_>,
 ) -> Option<UnitReport> {
     let by_key = UnitId::of_key(&object.meta.key);
     if let Some(id) = by_key {
@@ -458,7 +467,7 @@ fn read_unit(
             Claim::Mine => {}
         }
     }
-    let bytes = match fetched.unwrap_or_else(|| pass.inputs.fetch(object)) {
+    let bytes = match unit.take_bytes() {
         Ok(bytes) => bytes,
         Err(error) => return Some(UnitReport::unreadable(by_key.unwrap_or_default(), &object.meta, error.to_string())),
     };

@@ -28,6 +28,8 @@ pub struct Setup {
     pub book: AddressBook,
     /// R, in seconds.
     pub retention: i64,
+    /// Bytes that reading may hold: what is fetched ahead, and sums that are not written out yet.
+    pub memory: u64,
     /// Hash of all that changes findings.
     pub config_hash: u128,
 }
@@ -75,6 +77,7 @@ impl Setup {
             judge,
             book,
             retention: config.state.retention.0,
+            memory: config.state.memory.0,
             config_hash: hash.finish_128(),
         })
     }

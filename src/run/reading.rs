@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flowtrail_detect::Block;
 use flowtrail_ingest::{Hour, UnitId};
@@ -10,6 +9,7 @@ use flowtrail_sink::tables::set_aside::LateRow;
 
 use super::listing::Waiting;
 use super::{Live, Run, lock};
+use crate::feed::Feed;
 use crate::input::may_pass;
 use crate::lane::Ended;
 use crate::publish;
@@ -102,24 +102,23 @@ impl Run {
 
     /// Reads in as many threads as there are; outcomes in the order of `todo`.
     fn read_units(&self, live: &Live, todo: &[(&Waiting, Option<UnitId>)]) -> (Vec<Outcome>, Vec<Block>) {
-        let next = AtomicUsize::new(0);
+        let units = todo.iter().map(|(unit, _)| (&self.listings[unit.listing].inputs, &unit.object));
+        let feed = Feed::new(units, |_| true, self.memory / 4);
         let ledger = &live.lane.known.ledger;
         let seen: Mutex<HashSet<UnitId>> = Mutex::new(HashSet::new());
         let results: Mutex<Vec<(usize, Outcome)>> = Mutex::new(Vec::new());
         let blocks: Mutex<Vec<Block>> = Mutex::new(Vec::new());
         let work = || {
             let mut readers: HashMap<usize, Reader> = HashMap::new();
-            while let Some((index, (unit, id))) = {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                todo.get(index).map(|unit| (index, unit))
-            } {
+            while let Some(mut taken) = feed.take() {
+                let Some((unit, id)) = todo.get(taken.index) else { break };
                 let listing = &self.listings[unit.listing];
                 let reader = readers.entry(unit.listing).or_insert_with(|| {
                     let mut settings = listing.read.clone();
                     settings.now = now();
                     Reader::new(settings, crate::setup::random_seed())
                 });
-                let outcome = match listing.inputs.fetch(&unit.object) {
+                let outcome = match taken.take_bytes() {
                     Err(error) => Outcome::Failed { reason: format!("{error:#}"), may_pass: may_pass(&error) },
                     Ok(bytes) => {
                         let identity = id.unwrap_or_else(|| UnitId::of_bytes(&bytes));
@@ -130,7 +129,7 @@ impl Run {
                         }
                     }
                 };
-                lock(&results).push((index, outcome));
+                lock(&results).push((taken.index, outcome));
                 if reader.is_full() {
                     lock(&blocks).extend(reader.flush());
                 }

@@ -135,6 +135,16 @@ pub struct Fetched {
     _budget: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 }
 
+impl Fetched {
+    /// The bytes, leaving none; the share of the budget stays taken until the drop.
+    ///
+    /// # Errors
+    /// What kept the object from being fetched.
+    pub fn take_bytes(&mut self) -> Result<Bytes, S3Error> {
+        std::mem::replace(&mut self.bytes, Ok(Bytes::new()))
+    }
+}
+
 impl S3Client {
     /// Finds credentials and prepares the client; asks the store nothing yet. `runtime` must be one with threads of its own.
     ///
