@@ -6,11 +6,11 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
-use bytes::Bytes;
 use flowtrail_detect::{Block, FlowCounts, Summer, UnitContext, api_row};
 use flowtrail_enrich::Fact;
 use flowtrail_ingest::cloudtrail::{self, Item};
 use flowtrail_ingest::flow::layout::Layout;
+use flowtrail_ingest::flow::parquet::ParquetReader;
 use flowtrail_ingest::flow::plain::Ask;
 use flowtrail_ingest::flow::text::TextReader;
 use flowtrail_ingest::flow::{self, FlowRows};
@@ -93,6 +93,7 @@ pub struct Reader {
     inflater: Inflater,
     content: Vec<u8>,
     batch: FlowBatch,
+    parquet: ParquetReader,
     summer: Summer,
     management: Delivered,
 }
@@ -109,6 +110,7 @@ impl Reader {
             inflater: Inflater::default(),
             content: Vec::new(),
             batch: FlowBatch::default(),
+            parquet: ParquetReader::default(),
             summer: Summer::new(seed),
             management: Delivered::default(),
         }
@@ -362,8 +364,8 @@ impl Reader {
         let mut failed = None;
         match kind {
             Kind::FlowParquet => {
-                let object = Bytes::copy_from_slice(text);
-                if let Err(error) = flow::parquet::parse_parquet(object, ask, &mut names, &mut batch, &mut on_batch, &mut on_reject) {
+                let read = self.parquet.read(text, ask, &mut names, &mut batch, &mut on_batch, &mut on_reject);
+                if let Err(error) = read {
                     failed = Some(error);
                 }
             }

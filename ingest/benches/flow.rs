@@ -212,7 +212,7 @@ fn parquet_time(name: &str, data: &Data) {
             seen = 0;
             let on_batch = &mut |rows: FlowRows<'_>| seen += rows.batch.rows();
             let on_reject = &mut |reject| panic!("{reject:?}");
-            parse_parquet(object.clone(), Ask::hot(EventTime::MAX), &mut names, &mut batch, on_batch, on_reject).unwrap();
+            parse_parquet(&object, Ask::hot(EventTime::MAX), &mut names, &mut batch, on_batch, on_reject).unwrap();
             best = best.min(began.elapsed());
         }
         records += seen;

@@ -40,7 +40,7 @@ fn inspect(content: &[u8], format: Option<&str>) -> (Vec<Value>, Vec<Reject>) {
             parse_text(content, 1, &layout, ask, &mut names, &mut batch, on_batch, on_reject);
         }
         Kind::FlowEnvelope => drop(parse_envelope(content, format.as_ref(), ask, &mut names, &mut batch, on_batch, on_reject)),
-        Kind::FlowParquet => drop(parse_parquet(content.to_vec().into(), ask, &mut names, &mut batch, on_batch, on_reject).unwrap()),
+        Kind::FlowParquet => drop(parse_parquet(content, ask, &mut names, &mut batch, on_batch, on_reject).unwrap()),
         kind => panic!("sniffed {kind:?}"),
     }
     (rows, rejects)

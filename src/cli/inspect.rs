@@ -2,7 +2,6 @@
 
 use std::io::{BufWriter, Read as _, Write};
 
-use bytes::Bytes;
 use flowtrail_ingest::cloudtrail::{self, Item};
 use flowtrail_ingest::flow::layout::Layout;
 use flowtrail_ingest::flow::plain::Ask;
@@ -70,7 +69,7 @@ fn print(text: &[u8], format: Option<&Layout>, out: &mut dyn Write, depth: u8) -
             flow::envelope::parse_envelope(text, format, ask, &mut names, &mut batch, &mut on_batch, &mut on_reject);
         }
         Kind::FlowParquet => {
-            flow::parquet::parse_parquet(Bytes::copy_from_slice(text), ask, &mut names, &mut batch, &mut on_batch, &mut on_reject)
+            flow::parquet::parse_parquet(text, ask, &mut names, &mut batch, &mut on_batch, &mut on_reject)
                 .map_err(|e| Failure::Work(e.to_string()))?;
         }
         Kind::CloudTrail => {

@@ -121,6 +121,15 @@ impl Inflater {
         Ok(done)
     }
 
+    /// Appends the content of one gzip member to `out` if it has exactly `length` bytes; else nothing useful, and `None`.
+    pub fn exactly(&mut self, raw: &[u8], length: usize, out: &mut Vec<u8>) -> Option<()> {
+        let wanted = out.len().checked_add(length)?;
+        match self.deflate.gzip(raw, out, length) {
+            deflate::Outcome::Done { .. } if out.len() == wanted => Some(()),
+            _ => None,
+        }
+    }
+
     /// The content of a gzip object in pieces that end at line ends (but for the last, and lines longer than a piece),
     /// for content over [`Limits::whole`].
     ///
