@@ -5,6 +5,7 @@
 //! into the commit that has those units: a crash neither loses rows nor writes them twice.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use anyhow::Result;
 use flowtrail_enrich::{AddressBook, Attribution, Timelines};
@@ -63,24 +64,19 @@ impl ThreadFlows<'_> {
     pub fn push(&mut self, meta: &UnitMeta, rows: FlowRows<'_>) {
         let batch = within(rows, self.table.from, self.table.to);
         let rows = FlowRows { batch: &batch, ..rows };
-        let generation = self.writer.symbols().generation();
-        if generation != self.names.generation || self.names.ends.len() > NAMES_MAX {
+        if self.names.ends.len() > NAMES_MAX {
             self.names.clear();
-            self.names.generation = generation;
         }
         let seen = Seen::of(rows, meta.facts.account.as_deref());
         let (names, table) = (&mut self.names, self.table);
         // The writer may begin its strings anew before it takes the first row; numbers given before that are void.
         let mut begun = false;
-        let pushed = self.writer.push(rows, &mut |row, symbols| {
-            if !begun {
-                begun = true;
-                if symbols.generation() != names.generation {
-                    names.clear();
-                    names.generation = symbols.generation();
-                }
+        let pushed = self.writer.push(rows, &mut |run, symbols, into| {
+            if !std::mem::replace(&mut begun, true) {
+                names.begin(table, &seen, rows, symbols);
             }
-            names.of(table, &seen, rows, row, symbols)
+            names.find(&seen, rows, run.clone());
+            into.extend(run.map(|row| names.of(table, &seen, rows, row, symbols)));
         });
         match pushed {
             Ok(files) => self.keep(files),
@@ -152,17 +148,18 @@ fn within<'b>(rows: FlowRows<'b>, from: EventTime, to: EventTime) -> Cow<'b, Flo
     })
 }
 
-/// A span of time, both ends included, cut to whole minutes so that the next batch mostly lies within it.
+/// A span of whole minutes, both included: coarse, so that the next batch mostly lies within it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 struct Span {
-    first: i64,
-    last: i64,
+    first: i32,
+    last: i32,
 }
 
 impl Span {
     fn of(start: i64, end: i64) -> Self {
-        let (first, last) = (start.min(end), end);
-        Self { first: first.div_euclid(60).saturating_mul(60), last: last.div_euclid(60).saturating_mul(60).saturating_add(59) }
+        // No time that a record may bear is too large; see `SECONDS_MAX` of the parser.
+        let minute = |time: i64| time.div_euclid(60).clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+        Self { first: minute(start.min(end)), last: minute(end) }
     }
 
     fn with(self, other: Self) -> Self {
@@ -174,20 +171,29 @@ impl Span {
     }
 
     fn ends(self) -> (EventTime, EventTime) {
-        (EventTime(self.first), EventTime(self.last))
+        (EventTime(i64::from(self.first) * 60), EventTime(i64::from(self.last) * 60 + 59))
     }
 }
 
+/// "No such thing" among indices.
+const NOWHERE: u32 = u32::MAX;
+
 /// What one batch says of an interface in an hour.
 struct SeenInterface {
+    /// Number of the interface, and the hour.
+    key: (u32, i32),
+    /// Account of the first record that names one, else `ABSENT`.
+    account: u32,
     span: Span,
     /// Addresses that all its records share: its own, where only one is left.
     shared: [Option<Ip>; 2],
 }
 
-/// What one batch says of its interfaces, by (interface, hour).
+/// What one batch says of its interfaces, hour by hour.
 struct Seen<'k> {
-    interfaces: HashMap<(u32, i32), SeenInterface>,
+    interfaces: Vec<SeenInterface>,
+    /// For each row its place in `interfaces`, or `NOWHERE` for what is not placed.
+    of_row: Vec<u32>,
     /// The account of the key, for records that name none.
     account: Option<&'k str>,
 }
@@ -202,20 +208,36 @@ fn placed(batch: &FlowBatch, row: usize) -> Option<(u32, i32)> {
 impl<'k> Seen<'k> {
     fn of(rows: FlowRows<'_>, account: Option<&'k str>) -> Self {
         let batch = rows.batch;
-        let mut interfaces: HashMap<(u32, i32), SeenInterface> = HashMap::new();
+        let mut seen = Self { interfaces: Vec::new(), of_row: Vec::with_capacity(batch.rows()), account };
+        let mut places: HashMap<(u32, i32), u32> = HashMap::new();
+        // Records of one interface come in runs.
+        let mut last = NOWHERE;
         for row in 0..batch.rows() {
-            let Some(key) = placed(batch, row) else { continue };
+            let Some(key) = placed(batch, row) else {
+                seen.of_row.push(NOWHERE);
+                continue;
+            };
             let (src, dst) = (batch.src_ip(row), batch.dst_ip(row));
             let span = Span::of(batch.start[row], batch.end[row]);
-            let seen = interfaces.entry(key).or_insert(SeenInterface { span, shared: [Some(src), Some(dst)] });
-            seen.span = seen.span.with(span);
-            for slot in &mut seen.shared {
+            if seen.interfaces.get(last as usize).is_none_or(|known| known.key != key) {
+                last = *places.entry(key).or_insert_with(|| {
+                    seen.interfaces.push(SeenInterface { key, account: ABSENT, span, shared: [Some(src), Some(dst)] });
+                    seen.interfaces.len() as u32 - 1
+                });
+            }
+            seen.of_row.push(last);
+            let Some(known) = seen.interfaces.get_mut(last as usize) else { continue };
+            known.span = known.span.with(span);
+            if known.account == ABSENT {
+                known.account = batch.account[row];
+            }
+            for slot in &mut known.shared {
                 if slot.is_some_and(|ip| ip != src && ip != dst) {
                     *slot = None;
                 }
             }
         }
-        Self { interfaces, account }
+        seen
     }
 }
 
@@ -247,59 +269,88 @@ struct OtherEnd {
     kind: Symbol,
 }
 
+/// An interface in an hour.
+struct Group {
+    own: OwnEnd,
+    /// The address that its records share, which is half of all that is asked for.
+    shared: Option<(Ip, OtherEnd)>,
+}
+
+/// An address outside, whoever asks: name and kind, and whether somebody in the organisation may hold it.
+#[derive(Copy, Clone)]
+struct Loose {
+    name: Symbol,
+    kind: Symbol,
+    held: bool,
+}
+
 /// Names of one unit: looked up once for each distinct interface and address of an hour.
 #[derive(Default)]
 struct UnitNames {
     generation: u64,
-    owners: HashMap<(u32, i32), OwnEnd>,
-    ends: HashMap<(u32, i32, Ip), OtherEnd>,
-    loose: HashMap<Ip, (Symbol, Symbol)>,
+    by_key: HashMap<(u32, i32), u32>,
+    groups: Vec<Group>,
+    ends: Vec<OtherEnd>,
+    /// Where in `ends` an address seen from a group is; IPv4 addresses, which are most, by group and bits in one number.
+    end_of: HashMap<(u32, Ip), u32>,
+    end_of_v4: HashMap<u64, u32>,
+    /// For rows from `found_from` on, where the ends of source and destination are, if they were known before the first.
+    found: Vec<[u32; 2]>,
+    found_from: usize,
+    /// The same for every unit.
+    loose: HashMap<Ip, Loose>,
+    /// For each interface seen in the batch at hand its place in `groups`.
+    of_seen: Vec<u32>,
+    src: Symbol,
+    dst: Symbol,
+}
+
+/// Whom a question about an address is asked for.
+#[derive(Copy, Clone)]
+struct Asker<'a> {
+    account: &'a str,
+    eni: &'a str,
+    group: u32,
+    span: Span,
 }
 
 impl UnitNames {
+    /// Forgets what was said of interfaces: the next unit numbers them anew.
     fn clear(&mut self) {
-        self.owners.clear();
+        self.by_key.clear();
+        self.groups.clear();
         self.ends.clear();
-        self.loose.clear();
+        self.end_of.clear();
+        self.end_of_v4.clear();
+        self.found.clear();
     }
 
-    fn of(&mut self, table: &FlowsTable<'_>, seen: &Seen<'_>, rows: FlowRows<'_>, row: usize, symbols: &mut Symbols) -> FlowNames {
-        let batch = rows.batch;
-        if batch.marks[row] & marks::ADDRS == 0 {
-            return FlowNames::default();
+    /// Takes up the interfaces of a batch.
+    fn begin(&mut self, table: &FlowsTable<'_>, seen: &Seen<'_>, rows: FlowRows<'_>, symbols: &mut Symbols) {
+        if symbols.generation() != self.generation || self.ends.len() > NAMES_MAX {
+            self.clear();
         }
-        let (src, dst) = (batch.src_ip(row), batch.dst_ip(row));
-        let by_record = match batch.account[row] {
-            ABSENT => None,
-            number => rows.names.accounts.get(number as usize).map(|a| &**a),
-        };
-        let known = placed(batch, row).and_then(|key| Some((key, seen.interfaces.get(&key)?)));
-        let (Some((key, interface)), Some(account)) = (known, by_record.or(seen.account)) else {
-            // Not placed: an address means the same everywhere or nothing.
-            let [(src_name, src_kind), (dst_name, dst_kind)] = [src, dst].map(|ip| self.loose(table, ip, symbols));
-            return FlowNames { src_name, src_kind, dst_name, dst_kind, ..FlowNames::default() };
-        };
-        let eni = rows.names.interfaces.get(key.0 as usize).map_or("", |e| &**e);
-        let own = self.owner(table, account, eni, key, interface.span, symbols);
-        let a = self.end(table, account, eni, key, interface.span, src, symbols);
-        let b = self.end(table, account, eni, key, interface.span, dst, symbols);
-        let side = side(a.held, b.held, batch.marks[row], src, dst, interface);
-        let named = |end: OtherEnd, ours: bool| if ours && own.kind != Symbol::NONE { (own.name, own.kind) } else { (end.name, end.kind) };
-        let (src_name, src_kind) = named(a, side == Some(Side::Src));
-        let (dst_name, dst_kind) = named(b, side == Some(Side::Dst));
-        let own_side = match side {
-            Some(Side::Src) => symbols.intern("src"),
-            Some(Side::Dst) => symbols.intern("dst"),
-            None => Symbol::NONE,
-        };
-        FlowNames { src_name, src_kind, dst_name, dst_kind, own_side, function_arn: own.function, attribution: own.attribution }
+        if symbols.generation() != self.generation || self.loose.len() > NAMES_MAX {
+            self.loose.clear();
+        }
+        self.generation = symbols.generation();
+        (self.src, self.dst) = (symbols.intern("src"), symbols.intern("dst"));
+        self.of_seen.clear();
+        for interface in &seen.interfaces {
+            let place = match account(rows, seen, interface.account) {
+                Some(account) => self.group(table, account, eni(rows, interface.key.0), interface, symbols),
+                None => NOWHERE,
+            };
+            self.of_seen.push(place);
+        }
     }
 
-    fn owner(&mut self, table: &FlowsTable<'_>, account: &str, eni: &str, key: (u32, i32), span: Span, symbols: &mut Symbols) -> OwnEnd {
-        let span = match self.owners.get(&key) {
-            Some(known) if known.span.covers(span) => return *known,
-            Some(known) => known.span.with(span),
-            None => span,
+    fn group(&mut self, table: &FlowsTable<'_>, account: &str, eni: &str, seen: &SeenInterface, symbols: &mut Symbols) -> u32 {
+        let known = self.by_key.get(&seen.key).copied();
+        let span = match known.and_then(|at| self.groups.get(at as usize)) {
+            Some(group) if group.own.span.covers(seen.span) => return known.unwrap_or(NOWHERE),
+            Some(group) => group.own.span.with(seen.span),
+            None => seen.span,
         };
         let (first, last) = span.ends();
         let found = table.timelines.attribute(account, eni, first, last);
@@ -314,48 +365,160 @@ impl UnitNames {
             name: symbols.maybe(name),
             kind: symbols.maybe(kind),
         };
-        self.owners.insert(key, own);
-        own
+        match known {
+            Some(at) => {
+                if let Some(group) = self.groups.get_mut(at as usize) {
+                    group.own = own;
+                }
+                at
+            }
+            None => {
+                let at = self.groups.len() as u32;
+                self.groups.push(Group { own, shared: None });
+                self.by_key.insert(seen.key, at);
+                at
+            }
+        }
     }
 
-    #[allow(clippy::too_many_arguments)] // One question with the place it is asked at.
+    /// Finds the ends of a run of rows that are known already. By itself, since the table is larger than the caches: one
+    /// row does not wait for another, so their misses overlap.
+    fn find(&mut self, seen: &Seen<'_>, rows: FlowRows<'_>, run: Range<usize>) {
+        let batch = rows.batch;
+        self.found.clear();
+        self.found_from = run.start;
+        for row in run {
+            let mut places = [NOWHERE; 2];
+            let group = self.of_seen.get(seen.of_row[row] as usize).copied().unwrap_or(NOWHERE);
+            if batch.marks[row] & marks::V6 == 0
+                && let Some(of_group) = self.groups.get(group as usize)
+            {
+                let shared = of_group.shared.and_then(|(ip, _)| ip.as_v4());
+                for (place, bits) in places.iter_mut().zip([batch.src[row], batch.dst[row]]) {
+                    if shared != Some(bits) {
+                        *place = self.end_of_v4.get(&key_v4(group, bits)).copied().unwrap_or(NOWHERE);
+                    }
+                }
+            }
+            self.found.push(places);
+        }
+    }
+
+    fn of(&mut self, table: &FlowsTable<'_>, seen: &Seen<'_>, rows: FlowRows<'_>, row: usize, symbols: &mut Symbols) -> FlowNames {
+        let batch = rows.batch;
+        if batch.marks[row] & marks::ADDRS == 0 {
+            return FlowNames::default();
+        }
+        let (src, dst) = (batch.src_ip(row), batch.dst_ip(row));
+        let at = seen.of_row[row] as usize;
+        let group = self.of_seen.get(at).copied().unwrap_or(NOWHERE);
+        let (Some(interface), Some(account), Some(own)) =
+            (seen.interfaces.get(at), account(rows, seen, batch.account[row]), self.groups.get(group as usize).map(|g| g.own))
+        else {
+            // Not placed: an address means the same everywhere or nothing.
+            let [src, dst] = [src, dst].map(|ip| self.loose(table, ip, symbols));
+            return FlowNames { src_name: src.name, src_kind: src.kind, dst_name: dst.name, dst_kind: dst.kind, ..FlowNames::default() };
+        };
+        let asker = Asker { account, eni: eni(rows, interface.key.0), group, span: interface.span };
+        let [src_at, dst_at] = self.found.get(row - self.found_from).copied().unwrap_or([NOWHERE; 2]);
+        let a = self.end(table, asker, interface, src, src_at, symbols);
+        let b = self.end(table, asker, interface, dst, dst_at, symbols);
+        let side = side(a.held, b.held, batch.marks[row], src, dst, interface);
+        let named = |end: OtherEnd, ours: bool| if ours && own.kind != Symbol::NONE { (own.name, own.kind) } else { (end.name, end.kind) };
+        let (src_name, src_kind) = named(a, side == Some(Side::Src));
+        let (dst_name, dst_kind) = named(b, side == Some(Side::Dst));
+        let own_side = match side {
+            Some(Side::Src) => self.src,
+            Some(Side::Dst) => self.dst,
+            None => Symbol::NONE,
+        };
+        FlowNames { src_name, src_kind, dst_name, dst_kind, own_side, function_arn: own.function, attribution: own.attribution }
+    }
+
+    /// What `ip` is for the asker; `place` is where that is known to stand, or `NOWHERE`.
     fn end(
         &mut self,
         table: &FlowsTable<'_>,
-        account: &str,
-        eni: &str,
-        key: (u32, i32),
-        span: Span,
+        asker: Asker<'_>,
+        seen: &SeenInterface,
         ip: Ip,
+        place: u32,
         symbols: &mut Symbols,
     ) -> OtherEnd {
-        let at = (key.0, key.1, ip);
-        let span = match self.ends.get(&at) {
-            Some(known) if known.span.covers(span) => return *known,
-            Some(known) => known.span.with(span),
-            None => span,
+        let shared = self.groups.get(asker.group as usize).and_then(|g| g.shared);
+        if let Some((own, end)) = shared
+            && own == ip
+            && end.span.covers(asker.span)
+        {
+            return end;
+        }
+        let place = match ip.as_v4() {
+            _ if place != NOWHERE => place,
+            Some(bits) => self.end_of_v4.get(&key_v4(asker.group, bits)).copied().unwrap_or(NOWHERE),
+            None => self.end_of.get(&(asker.group, ip)).copied().unwrap_or(NOWHERE),
         };
-        let (first, last) = span.ends();
-        let peer = table.timelines.peer(account, eni, ip, first, last).unwrap_or_else(|| table.book.name(ip));
-        let end = OtherEnd {
-            span,
-            held: table.timelines.holds(account, eni, ip, first, last),
-            name: symbols.intern(&peer.name),
-            kind: symbols.intern(&peer.kind_word),
+        let end = match self.ends.get(place as usize).copied() {
+            Some(known) if known.span.covers(asker.span) => known,
+            known => {
+                let span = known.map_or(asker.span, |known| known.span.with(asker.span));
+                let end = self.look_up(table, Asker { span, ..asker }, ip, symbols);
+                match (self.ends.get_mut(place as usize), ip.as_v4()) {
+                    (Some(known), _) => *known = end,
+                    (None, v4) => {
+                        let place = self.ends.len() as u32;
+                        self.ends.push(end);
+                        match v4 {
+                            Some(bits) => drop(self.end_of_v4.insert(key_v4(asker.group, bits), place)),
+                            None => drop(self.end_of.insert((asker.group, ip), place)),
+                        }
+                    }
+                }
+                end
+            }
         };
-        self.ends.insert(at, end);
+        if seen.shared.contains(&Some(ip))
+            && let Some(group) = self.groups.get_mut(asker.group as usize)
+        {
+            group.shared = Some((ip, end));
+        }
         end
     }
 
-    fn loose(&mut self, table: &FlowsTable<'_>, ip: Ip, symbols: &mut Symbols) -> (Symbol, Symbol) {
-        if let Some(known) = self.loose.get(&ip) {
-            return *known;
+    fn look_up(&mut self, table: &FlowsTable<'_>, asker: Asker<'_>, ip: Ip, symbols: &mut Symbols) -> OtherEnd {
+        let Asker { account, eni, span, .. } = asker;
+        let (first, last) = span.ends();
+        let held = table.timelines.holds(account, eni, ip, first, last);
+        let loose = self.loose(table, ip, symbols);
+        // Most addresses are nobody's here, and mean the same to all.
+        let peer = if loose.held { table.timelines.peer(account, eni, ip, first, last) } else { None };
+        match peer {
+            Some(peer) => OtherEnd { span, held, name: symbols.intern(&peer.name), kind: symbols.intern(&peer.kind_word) },
+            None => OtherEnd { span, held, name: loose.name, kind: loose.kind },
         }
-        let name = table.book.name(ip);
-        let named = (symbols.intern(&name.name), symbols.intern(&name.kind_word));
-        self.loose.insert(ip, named);
-        named
     }
+
+    fn loose(&mut self, table: &FlowsTable<'_>, ip: Ip, symbols: &mut Symbols) -> Loose {
+        *self.loose.entry(ip).or_insert_with(|| {
+            let name = table.book.name(ip);
+            Loose { name: symbols.intern(&name.name), kind: symbols.intern(&name.kind_word), held: table.timelines.peer_exists(ip) }
+        })
+    }
+}
+
+fn key_v4(group: u32, bits: u32) -> u64 {
+    u64::from(group) << 32 | u64::from(bits)
+}
+
+/// The account a record is of: its own, else the key's.
+fn account<'a>(rows: FlowRows<'a>, seen: &Seen<'a>, number: u32) -> Option<&'a str> {
+    match number {
+        ABSENT => seen.account,
+        number => rows.names.accounts.get(number as usize).map(|a| &**a).or(seen.account),
+    }
+}
+
+fn eni(rows: FlowRows<'_>, number: u32) -> &str {
+    rows.names.interfaces.get(number as usize).map_or("", |e| &**e)
 }
 
 /// Which side is the interface's: by the timeline, else by `flow-direction`, else by the address that its records share

@@ -70,6 +70,13 @@ impl PeerIndex {
         index
     }
 
+    /// True if anybody ever held `ip`; else [`Self::peer`] knows nobody, whoever asks.
+    pub(crate) fn has(&self, ip: Ip) -> bool {
+        let most = if ip.is_v4() { 32 } else { 128 };
+        let by_prefix = |length: &u8| *length <= most && self.prefixes.contains_key(&(masked(ip, *length), *length));
+        self.addresses.contains_key(&ip) || self.public.contains_key(&ip) || self.lengths.iter().any(by_prefix)
+    }
+
     /// The one holder of `ip` over all of `[first, last]`, seen from a VPC: its own first, then, where it is unambiguous,
     /// the whole organisation. An address is a name only if one holder has it all the time and nobody else meanwhile.
     pub(crate) fn peer(&self, vpc: Option<&Word>, ip: Ip, first: i64, last: i64) -> Option<PeerName> {

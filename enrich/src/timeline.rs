@@ -193,6 +193,12 @@ impl Timelines {
         self.peers.peer(vpc, ip, first.0, last.0.max(first.0))
     }
 
+    /// False if nobody is known to have held `ip` at any time: then [`Self::peer`] is `None` for it, whoever asks and when.
+    #[must_use]
+    pub fn peer_exists(&self, ip: Ip) -> bool {
+        self.peers.has(ip)
+    }
+
     /// Every function ARN heard of in `account`, sorted.
     #[must_use]
     pub fn functions(&self, account: &str) -> Vec<&str> {

@@ -4,6 +4,7 @@
 //! ([`Symbols`]) from here to the Parquet dictionary. A full buffer becomes one file of one row group, sorted by end.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, MapArray, StringArray, StructArray};
@@ -13,6 +14,7 @@ use flowtrail_ingest::EventTime;
 use flowtrail_ingest::flow::FlowRows;
 use flowtrail_ingest::flow::batch::{ABSENT as NO_NAME, FlowBatch, marks};
 use flowtrail_ingest::flow::layout::{Column, FIELDS, Hot, Layout, Type};
+use hashbrown::HashMap;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::errors::ParquetError;
@@ -30,11 +32,11 @@ const SYMBOLS_MAX: usize = 1 << 21;
 const SYMBOL_BYTES_MAX: usize = 128 << 20;
 /// zstd level: the columns are packed already, and this table is about volume.
 const LEVEL: i32 = 1;
-/// Slots of the cache from address to string.
-const ADDRESSES: usize = 1 << 14;
 
 /// Columns beside AWS's own, after `extra` and before `position`.
 const NAMES: [&str; 8] = ["src_name", "src_kind", "dst_name", "dst_kind", "own_side", "function_arn", "attribution", "source_key"];
+/// Emptied buffers whose memory is kept for the next hour.
+const SPARE_MAX: usize = 2;
 
 /// What is known of the two ends of a record; `Symbol::NONE` becomes null.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -55,21 +57,44 @@ pub struct FlowNames {
     pub attribution: Symbol,
 }
 
+impl FlowNames {
+    fn columns(self) -> [u32; NAMES.len() - 1] {
+        let Self { src_name, src_kind, dst_name, dst_kind, own_side, function_arn, attribution } = self;
+        [src_name.0, src_kind.0, dst_name.0, dst_kind.0, own_side.0, function_arn.0, attribution.0]
+    }
+}
+
 /// The rows of one hour, column by column; a column that no row had a value for is empty, a short one ends in nulls.
+/// Narrow where the values are: putting rows in order is bound by memory.
 #[derive(Default)]
 struct Buffer {
     rows: usize,
+    /// By field: numbers of any size.
     ints: Vec<Vec<i64>>,
-    texts: Vec<Vec<u32>>,
-    names: Vec<[u32; NAMES.len()]>,
-    positions: Vec<i64>,
+    /// By field: strings, and the numbers of [`is_small`] fields; `ABSENT` for none.
+    narrow: Vec<Vec<u32>>,
+    names: Vec<FlowNames>,
+    source_keys: Vec<u32>,
+    positions: Vec<u32>,
     /// (row, name, value) of unknown columns.
     extra: Vec<(u32, u32, u32)>,
 }
 
 impl Buffer {
     fn new() -> Self {
-        Self { ints: vec![Vec::new(); FIELDS.len()], texts: vec![Vec::new(); FIELDS.len()], ..Self::default() }
+        Self { ints: vec![Vec::new(); FIELDS.len()], narrow: vec![Vec::new(); FIELDS.len()], ..Self::default() }
+    }
+
+    /// Without rows, its memory kept.
+    fn emptied(mut self) -> Self {
+        self.rows = 0;
+        self.ints.iter_mut().for_each(Vec::clear);
+        self.narrow.iter_mut().for_each(Vec::clear);
+        self.names.clear();
+        self.source_keys.clear();
+        self.positions.clear();
+        self.extra.clear();
+        self
     }
 }
 
@@ -84,14 +109,19 @@ enum Target {
     Nowhere,
 }
 
+/// Appends the names of a run of rows of a batch.
+pub type NameRows<'a> = dyn FnMut(Range<usize>, &mut Symbols, &mut Vec<FlowNames>) + 'a;
+
 /// Writes the `flows` table. One to a thread.
 pub struct FlowsWriter {
     rows_max: usize,
     rows: usize,
     buffers: BTreeMap<i64, Buffer>,
+    spare: Vec<Buffer>,
     symbols: Symbols,
     chunks: Option<ChunkWriter>,
-    addresses: Vec<(u32, u32)>,
+    /// The symbols of IPv4 addresses.
+    addresses: HashMap<u32, u32>,
     layout: Option<(Layout, Vec<Target>)>,
     source_key: String,
     fallback: EventTime,
@@ -113,9 +143,10 @@ impl FlowsWriter {
             rows_max,
             rows: 0,
             buffers: BTreeMap::new(),
+            spare: Vec::new(),
             symbols: Symbols::default(),
             chunks: None,
-            addresses: vec![(0, ABSENT); ADDRESSES],
+            addresses: HashMap::new(),
             layout: None,
             source_key: String::new(),
             fallback: EventTime::default(),
@@ -137,16 +168,12 @@ impl FlowsWriter {
         self.accounts.clear();
     }
 
-    /// Takes in all rows of a batch that was read with all cells. `name` is asked once for each row. Returns the files
-    /// that became full.
+    /// Takes in all rows of a batch that was read with all cells. `name` is asked for the names of a run of rows, which it
+    /// appends, one for each. Returns the files that became full.
     ///
     /// # Errors
     /// When a file cannot be encoded, which no input should bring about.
-    pub fn push(
-        &mut self,
-        rows: FlowRows<'_>,
-        name: &mut dyn FnMut(usize, &mut Symbols) -> FlowNames,
-    ) -> Result<Vec<TableFile>, TableError> {
+    pub fn push(&mut self, rows: FlowRows<'_>, name: &mut NameRows<'_>) -> Result<Vec<TableFile>, TableError> {
         let mut full = Vec::new();
         if self.symbols.len() > SYMBOLS_MAX || self.symbols.bytes() > SYMBOL_BYTES_MAX {
             full = self.finish()?;
@@ -176,7 +203,7 @@ impl FlowsWriter {
             files.extend(self.write(hour)?);
         }
         self.symbols.empty();
-        self.addresses.fill((0, ABSENT));
+        self.addresses.clear();
         self.layout = None;
         self.interfaces.clear();
         self.accounts.clear();
@@ -208,11 +235,11 @@ impl FlowsWriter {
     }
 
     /// Rows of one hour into its buffer, column after column.
-    fn take(&mut self, hour: i64, rows: FlowRows<'_>, run: std::ops::Range<usize>, name: &mut dyn FnMut(usize, &mut Symbols) -> FlowNames) {
-        let Self { buffers, symbols, addresses, layout, interfaces, accounts, source_key, .. } = self;
+    fn take(&mut self, hour: i64, rows: FlowRows<'_>, run: Range<usize>, name: &mut NameRows<'_>) {
+        let Self { buffers, spare, symbols, addresses, layout, interfaces, accounts, source_key, .. } = self;
         let Some((_, targets)) = layout else { return };
         let batch = rows.batch;
-        let buffer = buffers.entry(hour).or_insert_with(Buffer::new);
+        let buffer = buffers.entry(hour).or_insert_with(|| spare.pop().unwrap_or_else(Buffer::new));
         let base = buffer.rows;
         for (at, target) in targets.iter().enumerate() {
             let n = match *target {
@@ -230,35 +257,45 @@ impl FlowsWriter {
                 }
             };
             let field = &FIELDS[n];
+            // A zero may stand for "absent", which the cell knows.
+            let absent = |row: usize| rows.cell(row, at).is_empty() && !batch.cells.is_empty();
+            if is_small(field.hot) {
+                let column = &mut buffer.narrow[n];
+                column.resize(base, ABSENT);
+                let small = |row: usize, value: u32| if value == 0 && absent(row) { ABSENT } else { value };
+                match field.hot {
+                    Some(Hot::SrcPort) => column.extend(run.clone().map(|row| small(row, batch.ports[row] >> 16))),
+                    Some(Hot::DstPort) => column.extend(run.clone().map(|row| small(row, batch.ports[row] & 0xffff))),
+                    Some(Hot::Protocol) => column.extend(run.clone().map(|row| small(row, batch.protocol[row].into()))),
+                    _ => column.extend(run.clone().map(|row| small(row, batch.tcp_flags[row].into()))),
+                }
+                continue;
+            }
             if field.ty != Type::Text {
                 let column = &mut buffer.ints[n];
                 column.resize(base, NO_INT);
+                let large = |row: usize, value: i64| if value == 0 && absent(row) { NO_INT } else { value };
                 match field.hot {
-                    // Typed in the batch; a zero may stand for "absent", which the cell knows.
-                    Some(hot) if typed(hot) => column.extend(run.clone().map(|row| {
-                        let value = int_of(batch, hot, row);
-                        if value == 0 && rows.cell(row, at).is_empty() && !batch.cells.is_empty() { NO_INT } else { value }
-                    })),
+                    Some(Hot::Packets) => column.extend(run.clone().map(|row| large(row, batch.packets[row] as i64))),
+                    Some(Hot::Bytes) => column.extend(run.clone().map(|row| large(row, batch.bytes[row] as i64))),
+                    Some(Hot::Start) => column.extend(run.clone().map(|row| large(row, batch.start[row]))),
+                    Some(Hot::End) => column.extend(run.clone().map(|row| large(row, batch.end[row]))),
                     _ => {
-                        let mut last: (&[u8], i64) = (&[], NO_INT);
                         for row in run.clone() {
                             let cell = rows.cell(row, at);
-                            if cell != last.0 {
-                                last = (cell, parse(cell, field.ty));
-                                if last.1 == NO_INT && !cell.is_empty() {
-                                    // Not the number that the documentation promises: kept as it is.
-                                    let (key, value) = (symbols.intern(field.column).0, symbols.intern(&String::from_utf8_lossy(cell)).0);
-                                    buffer.extra.push(((base + row - run.start) as u32, key, value));
-                                    last = (&[], NO_INT);
-                                }
+                            let value = parse(cell, field.ty);
+                            if value == NO_INT && !cell.is_empty() {
+                                // Not the number that the documentation promises: kept as it is.
+                                let (key, value) = (symbols.intern(field.column).0, symbols.intern(&String::from_utf8_lossy(cell)).0);
+                                buffer.extra.push(((base + row - run.start) as u32, key, value));
                             }
-                            column.push(last.1);
+                            column.push(value);
                         }
                     }
                 }
                 continue;
             }
-            let column = &mut buffer.texts[n];
+            let column = &mut buffer.narrow[n];
             column.resize(base, ABSENT);
             match field.hot {
                 Some(hot @ (Hot::Interface | Hot::Account)) => {
@@ -276,12 +313,23 @@ impl FlowsWriter {
                     let bits = if hot == Hot::Src { &batch.src } else { &batch.dst };
                     for row in run.clone() {
                         let symbol = if batch.marks[row] & (marks::ADDRS | marks::V6) == marks::ADDRS {
-                            address(bits[row], addresses, symbols)
+                            *addresses.entry(bits[row]).or_insert_with(|| symbols.intern(dotted(bits[row], &mut [0; 15])).0)
                         } else {
                             text(rows.cell(row, at), symbols)
                         };
                         column.push(symbol);
                     }
+                }
+                // The parser has checked these words, so a mark says which it is and the cell only whether it is there.
+                Some(Hot::Action) => {
+                    let words = ["ACCEPT", "REJECT"].map(|word| symbols.intern(word).0);
+                    let word = |row: usize| words[usize::from(batch.marks[row] & marks::REJECT != 0)];
+                    column.extend(run.clone().map(|row| if absent(row) { ABSENT } else { word(row) }));
+                }
+                Some(Hot::LogStatus) => {
+                    let words = ["OK", "NODATA", "SKIPDATA"].map(|word| symbols.intern(word).0);
+                    let word = |mark: u16| words[usize::from(mark & marks::NODATA != 0) + 2 * usize::from(mark & marks::SKIPDATA != 0)];
+                    column.extend(run.clone().map(|row| if absent(row) { ABSENT } else { word(batch.marks[row]) }));
                 }
                 _ => {
                     let mut last: (&[u8], u32) = (&[], ABSENT);
@@ -296,35 +344,28 @@ impl FlowsWriter {
             }
         }
         let key = symbols.intern(source_key).0;
-        for row in run.clone() {
-            let n = name(row, symbols);
-            buffer.names.push([
-                n.src_name.0,
-                n.src_kind.0,
-                n.dst_name.0,
-                n.dst_kind.0,
-                n.own_side.0,
-                n.function_arn.0,
-                n.attribution.0,
-                key,
-            ]);
-            buffer.positions.push(i64::from(batch.line[row]));
-        }
+        name(run.clone(), symbols, &mut buffer.names);
+        buffer.names.resize(base + run.len(), FlowNames::default());
+        buffer.source_keys.resize(base + run.len(), key);
+        buffer.positions.extend_from_slice(&batch.line[run.clone()]);
         buffer.rows += run.len();
         self.rows += run.len();
     }
 
     /// One hour's buffer as a file.
     fn write(&mut self, hour: i64) -> Result<Option<TableFile>, TableError> {
-        let Some(buffer) = self.buffers.remove(&hour).filter(|b| b.rows > 0) else { return Ok(None) };
+        let Some(mut buffer) = self.buffers.remove(&hour).filter(|b| b.rows > 0) else { return Ok(None) };
         self.rows -= buffer.rows;
         let rows = buffer.rows as u64;
         let mut chunks = match self.chunks.take() {
             Some(chunks) => chunks,
             None => ChunkWriter::new(LEVEL).map_err(failed)?,
         };
-        let bytes = encode(buffer, &self.symbols, &mut chunks).map_err(failed)?;
+        let bytes = encode(&mut buffer, &self.symbols, &mut chunks).map_err(failed)?;
         self.chunks = Some(chunks);
+        if self.spare.len() < SPARE_MAX {
+            self.spare.push(buffer.emptied());
+        }
         Ok(Some(TableFile { folder: Table::Flows.folder(EventTime(hour.saturating_mul(3600))), bytes, rows }))
     }
 }
@@ -342,27 +383,15 @@ fn hour_of(batch: &FlowBatch, row: usize, fallback: EventTime) -> i64 {
     clamped(EventTime(time)).0.div_euclid(3600)
 }
 
-/// Fields that are numbers in the batch. The version is not: it is only checked.
-fn typed(hot: Hot) -> bool {
-    use Hot::{Bytes, DstPort, End, Packets, Protocol, SrcPort, Start, TcpFlags};
-    matches!(hot, SrcPort | DstPort | Protocol | Packets | Bytes | Start | End | TcpFlags)
-}
-
-fn int_of(batch: &FlowBatch, hot: Hot, row: usize) -> i64 {
-    match hot {
-        Hot::SrcPort => i64::from(batch.ports[row] >> 16),
-        Hot::DstPort => i64::from(batch.ports[row] & 0xffff),
-        Hot::Protocol => i64::from(batch.protocol[row]),
-        Hot::Packets => batch.packets[row] as i64,
-        Hot::Bytes => batch.bytes[row] as i64,
-        Hot::Start => batch.start[row],
-        Hot::End => batch.end[row],
-        Hot::TcpFlags => i64::from(batch.tcp_flags[row]),
-        _ => NO_INT,
-    }
+/// Fields whose numbers are below 2^16, and typed in the batch.
+fn is_small(hot: Option<Hot>) -> bool {
+    matches!(hot, Some(Hot::SrcPort | Hot::DstPort | Hot::Protocol | Hot::TcpFlags))
 }
 
 fn parse(cell: &[u8], ty: Type) -> i64 {
+    if let [digit @ b'0'..=b'9'] = cell {
+        return i64::from(digit - b'0');
+    }
     let value: Option<i64> = std::str::from_utf8(cell).ok().and_then(|t| t.parse().ok());
     match (value, ty) {
         (Some(n), Type::Int32) if i32::try_from(n).is_err() => NO_INT,
@@ -386,17 +415,6 @@ fn named(number: u32, names: &[Box<str>], known: &mut Vec<u32>, symbols: &mut Sy
         known.push(if name.is_empty() || **name == *"-" { ABSENT } else { symbols.intern(name).0 });
     }
     known[number as usize]
-}
-
-/// The symbol of an IPv4 address. A few addresses make most of the traffic: a small cache spares writing them out.
-fn address(bits: u32, cache: &mut [(u32, u32)], symbols: &mut Symbols) -> u32 {
-    // Fibonacci hashing: the low bits of addresses in one subnet differ, the high bits of the product mix them.
-    let slot = &mut cache[(bits.wrapping_mul(0x9e37_79b9) >> 18) as usize % ADDRESSES];
-    if slot.0 != bits || slot.1 == ABSENT {
-        let mut out = [0u8; 15];
-        *slot = (bits, symbols.intern(dotted(bits, &mut out)).0);
-    }
-    slot.1
 }
 
 fn dotted(bits: u32, out: &mut [u8; 15]) -> &str {
@@ -450,11 +468,11 @@ fn extra_field() -> Field {
     Field::new("extra", DataType::Map(Arc::new(entries), false), true)
 }
 
-fn encode(buffer: Buffer, symbols: &Symbols, chunks: &mut ChunkWriter) -> Result<Vec<u8>, ParquetError> {
+fn encode(buffer: &mut Buffer, symbols: &Symbols, chunks: &mut ChunkWriter) -> Result<Vec<u8>, ParquetError> {
     let rows = buffer.rows;
-    let order = by_end(&buffer);
+    let order = by_end(buffer);
     let schema = ArrowSchemaConverter::new().convert(&schema())?;
-    let mut file = SerializedFileWriter::new(Vec::new(), schema.root_schema_ptr(), properties())?;
+    let mut file = SerializedFileWriter::new(Vec::with_capacity(rows * 24), schema.root_schema_ptr(), properties())?;
     let leaves = schema.columns();
     let mut group = file.next_row_group()?;
     let mut longs: Vec<i64> = Vec::with_capacity(rows);
@@ -462,14 +480,17 @@ fn encode(buffer: Buffer, symbols: &Symbols, chunks: &mut ChunkWriter) -> Result
     let text = |number| symbols.text(Symbol(number));
     for (n, field) in FIELDS.iter().enumerate() {
         let chunk = match field.ty {
-            Type::Text if buffer.texts[n].is_empty() => chunks.nothing(&leaves[n], rows)?,
+            _ if buffer.narrow[n].is_empty() && buffer.ints[n].is_empty() => chunks.nothing(&leaves[n], rows)?,
             Type::Text => {
-                gather(&buffer.texts[n], &order, ABSENT, &mut numbers);
+                gather(&mut buffer.narrow[n], &order, ABSENT, &mut numbers);
                 chunks.texts(&leaves[n], &mut numbers, symbols.len(), text)?
             }
-            _ if buffer.ints[n].is_empty() => chunks.nothing(&leaves[n], rows)?,
+            _ if is_small(field.hot) => {
+                gather(&mut buffer.narrow[n], &order, ABSENT, &mut numbers);
+                chunks.small(&leaves[n], &mut numbers)?
+            }
             ty => {
-                gather(&buffer.ints[n], &order, NO_INT, &mut longs);
+                gather(&mut buffer.ints[n], &order, NO_INT, &mut longs);
                 chunks.ints(&leaves[n], &longs, if ty == Type::Int32 { 4 } else { 8 })?
             }
         };
@@ -483,18 +504,28 @@ fn encode(buffer: Buffer, symbols: &Symbols, chunks: &mut ChunkWriter) -> Result
             leaf += 1;
         }
     } else {
-        append_extra(&mut group, buffer.extra, &order, symbols)?;
+        append_extra(&mut group, std::mem::take(&mut buffer.extra), &order, symbols)?;
         leaf += 2;
     }
-    for column in 0..NAMES.len() {
-        numbers.clear();
-        numbers.extend(order.iter().map(|row| buffer.names[*row as usize][column]));
-        let chunk = chunks.texts(&leaves[leaf], &mut numbers, symbols.len(), text)?;
+    // One walk for all of them: a row's names lie side by side.
+    let mut names: [Vec<u32>; NAMES.len() - 1] = std::array::from_fn(|_| Vec::with_capacity(rows));
+    for row in &order {
+        let of_row = buffer.names.get(*row as usize).copied().unwrap_or_default().columns();
+        for (column, number) in names.iter_mut().zip(of_row) {
+            column.push(number);
+        }
+    }
+    for mut column in names {
+        let chunk = chunks.texts(&leaves[leaf], &mut column, symbols.len(), text)?;
         group.append_column(&chunk.bytes, chunk.close)?;
         leaf += 1;
     }
-    gather(&buffer.positions, &order, NO_INT, &mut longs);
-    let chunk = chunks.ints(&leaves[leaf], &longs, 8)?;
+    gather(&mut buffer.source_keys, &order, ABSENT, &mut numbers);
+    let chunk = chunks.texts(&leaves[leaf], &mut numbers, symbols.len(), text)?;
+    group.append_column(&chunk.bytes, chunk.close)?;
+    longs.clear();
+    longs.extend(order.iter().map(|row| buffer.positions.get(*row as usize).map_or(NO_INT, |p| i64::from(*p))));
+    let chunk = chunks.ints(&leaves[leaf + 1], &longs, 8)?;
     group.append_column(&chunk.bytes, chunk.close)?;
     group.close()?;
     file.into_inner()
@@ -521,9 +552,15 @@ fn by_end(buffer: &Buffer) -> Vec<u32> {
     order
 }
 
-fn gather<T: Copy>(column: &[T], order: &[u32], absent: T, out: &mut Vec<T>) {
+/// A column in the order of the file; rows past its end have no value.
+fn gather<T: Copy + PartialEq>(column: &mut Vec<T>, order: &[u32], absent: T, out: &mut Vec<T>) {
+    column.resize(order.len(), absent);
     out.clear();
-    out.extend(order.iter().map(|row| column.get(*row as usize).copied().unwrap_or(absent)));
+    match column.first() {
+        // Whatever the order: a version, an account, a status.
+        Some(first) if column.iter().all(|value| value == first) => out.extend_from_slice(column),
+        _ => out.extend(order.iter().map(|row| column[*row as usize])),
+    }
 }
 
 /// Unknown columns are rare, so they take arrow's way: a file of this one column, whose chunks are taken over.
@@ -581,11 +618,13 @@ mod tests {
         let mut writer = FlowsWriter::new(rows_max);
         writer.begin("logs/a.log.gz", EventTime(1_700_000_000));
         let mut files = Vec::new();
-        let mut name = |row: usize, symbols: &mut Symbols| FlowNames {
-            src_name: symbols.maybe((row % 2 == 0).then_some("orders")),
-            src_kind: symbols.intern("lambda"),
-            own_side: symbols.intern("src"),
-            ..FlowNames::default()
+        let mut name = |run: Range<usize>, symbols: &mut Symbols, into: &mut Vec<FlowNames>| {
+            into.extend(run.map(|row| FlowNames {
+                src_name: symbols.maybe((row % 2 == 0).then_some("orders")),
+                src_kind: symbols.intern("lambda"),
+                own_side: symbols.intern("src"),
+                ..FlowNames::default()
+            }));
         };
         let (mut names, mut batch) = (Names::default(), FlowBatch::default());
         let layout = Layout::compile(format).unwrap();

@@ -39,6 +39,7 @@ pub(super) struct ChunkWriter {
     zstd: zstd::bulk::Compressor<'static>,
     level: i32,
     body: Vec<u8>,
+    packed: Vec<u8>,
     indices: Vec<u32>,
     local: Local,
 }
@@ -81,9 +82,9 @@ impl Local {
 /// What a chunk's pages hold.
 enum Values<'a> {
     /// Indices into the dictionary page, `ABSENT` for none.
-    Indices { indices: &'a [u32], entries: u32, dictionary: Vec<u8> },
+    Indices { indices: &'a [u32], nulls: bool, entries: u32, dictionary: Vec<u8> },
     /// Little-endian integers of 4 or 8 bytes, `NO_INT` for none.
-    Plain { values: &'a [i64], width: usize },
+    Plain { values: &'a [i64], nulls: bool, width: usize },
     /// No value in any row.
     Nothing,
 }
@@ -91,7 +92,7 @@ enum Values<'a> {
 impl ChunkWriter {
     pub(super) fn new(level: i32) -> Result<Self> {
         let zstd = zstd::bulk::Compressor::new(level).map_err(|e| ParquetError::External(Box::new(e)))?;
-        Ok(Self { zstd, level, body: Vec::new(), indices: Vec::new(), local: Local::default() })
+        Ok(Self { zstd, level, body: Vec::new(), packed: Vec::new(), indices: Vec::new(), local: Local::default() })
     }
 
     /// A column without values; also a leaf of a map that no row has.
@@ -112,13 +113,20 @@ impl ChunkWriter {
         local.begin(symbols_len);
         let (mut dictionary, mut nulls) = (Vec::new(), 0u64);
         let (mut least, mut most): (Option<&str>, Option<&str>) = (None, None);
+        // The symbol before, and its entry: many columns say the same for long.
+        let mut last = (ABSENT, ABSENT);
         for symbol in symbols.iter_mut() {
+            if *symbol == last.0 && *symbol != ABSENT {
+                *symbol = last.1;
+                continue;
+            }
             if *symbol as usize >= symbols_len {
                 *symbol = ABSENT;
                 nulls += 1;
                 continue;
             }
             let (entry, new) = local.entry(*symbol as usize);
+            last = (*symbol, entry);
             if new {
                 let value = text(*symbol);
                 dictionary.extend_from_slice(&(value.len() as u32).to_le_bytes());
@@ -137,8 +145,37 @@ impl ChunkWriter {
             Some(nulls),
             false,
         );
-        let values = if entries == 0 { Values::Nothing } else { Values::Indices { indices: symbols, entries, dictionary } };
+        let values =
+            if entries == 0 { Values::Nothing } else { Values::Indices { indices: symbols, nulls: nulls > 0, entries, dictionary } };
         self.chunk(descr, symbols.len(), &values, Some(statistics))
+    }
+
+    /// 32-bit integers below 2^16, `ABSENT` for none. They are overwritten with indices into the chunk's dictionary.
+    pub(super) fn small(&mut self, descr: &ColumnDescPtr, values: &mut [u32]) -> Result<Chunk> {
+        let local = &mut self.local;
+        local.begin(RANGE_MAX as usize);
+        let (mut least, mut most, mut nulls, mut dictionary) = (u32::MAX, 0, 0u64, Vec::new());
+        for value in values.iter_mut() {
+            if i64::from(*value) >= RANGE_MAX {
+                debug_assert!(*value == ABSENT, "{value} is not small");
+                *value = ABSENT;
+                nulls += 1;
+                continue;
+            }
+            let (entry, new) = local.entry(*value as usize);
+            if new {
+                dictionary.extend_from_slice(&value.to_le_bytes());
+                (least, most) = (least.min(*value), most.max(*value));
+            }
+            *value = entry;
+        }
+        let entries = local.entries;
+        if entries == 0 {
+            return self.chunk(descr, values.len(), &Values::Nothing, None);
+        }
+        let statistics = Statistics::int32(Some(least as i32), Some(most as i32), None, Some(nulls), false);
+        let indices = Values::Indices { indices: values, nulls: nulls > 0, entries, dictionary };
+        self.chunk(descr, values.len(), &indices, Some(statistics))
     }
 
     /// Integers of `width` 4 or 8 bytes, `NO_INT` for none.
@@ -155,6 +192,7 @@ impl ChunkWriter {
             return self.chunk(descr, values.len(), &Values::Nothing, None);
         }
         let nulls = Some((values.len() - there) as u64);
+        let some_nulls = nulls != Some(0);
         let statistics = if width == 4 {
             Statistics::int32(Some(least as i32), Some(most as i32), None, nulls, false)
         } else {
@@ -162,7 +200,7 @@ impl ChunkWriter {
         };
         let range = most.saturating_sub(least);
         if range >= RANGE_MAX {
-            return self.chunk(descr, values.len(), &Values::Plain { values, width }, Some(statistics));
+            return self.chunk(descr, values.len(), &Values::Plain { values, nulls: some_nulls, width }, Some(statistics));
         }
         let mut indices = std::mem::take(&mut self.indices);
         let local = &mut self.local;
@@ -183,9 +221,14 @@ impl ChunkWriter {
         let entries = local.entries;
         // A dictionary about as long as the column costs more than it saves.
         let chunk = if (entries as usize) * 2 > there {
-            self.chunk(descr, values.len(), &Values::Plain { values, width }, Some(statistics))
+            self.chunk(descr, values.len(), &Values::Plain { values, nulls: some_nulls, width }, Some(statistics))
         } else {
-            self.chunk(descr, values.len(), &Values::Indices { indices: &indices, entries, dictionary }, Some(statistics))
+            self.chunk(
+                descr,
+                values.len(),
+                &Values::Indices { indices: &indices, nulls: some_nulls, entries, dictionary },
+                Some(statistics),
+            )
         };
         self.indices = indices;
         chunk
@@ -199,7 +242,7 @@ impl ChunkWriter {
         let (mut compressed, mut uncompressed) = (0u64, 0u64);
         let mut dictionary_at = None;
         if let Values::Indices { entries, dictionary, .. } = values {
-            let buf = Bytes::from(self.compress(dictionary)?);
+            let buf = self.compress(dictionary)?;
             let page = Page::DictionaryPage { buf, num_values: *entries, encoding: Encoding::PLAIN, is_sorted: false };
             let spec = writer.write_page(CompressedPage::new(page, dictionary.len()))?;
             (compressed, uncompressed) = (compressed + spec.compressed_size as u64, uncompressed + spec.uncompressed_size as u64);
@@ -212,7 +255,7 @@ impl ChunkWriter {
             let encoding = self.page_body(values, nested, start, count);
             let body = std::mem::take(&mut self.body);
             let page = Page::DataPage {
-                buf: Bytes::from(self.compress(&body)?),
+                buf: self.compress(&body)?,
                 num_values: count as u32,
                 encoding,
                 def_level_encoding: Encoding::RLE,
@@ -272,25 +315,25 @@ impl ChunkWriter {
                 level_length(&mut body[at..]);
                 Encoding::PLAIN
             }
-            Values::Plain { values, width } => {
+            Values::Plain { values, nulls, width } => {
                 let rows = &values[start..start + count];
-                levels(body, rows.len(), |n| rows[n] != NO_INT);
+                levels(body, rows.len(), *nulls, |n| rows[n] != NO_INT);
                 level_length(&mut body[at..]);
                 body.reserve(rows.len() * width);
-                for value in rows {
-                    if *value != NO_INT {
-                        body.extend_from_slice(&value.to_le_bytes()[..*width]);
-                    }
+                if *width == 8 {
+                    body.extend(rows.iter().filter(|value| **value != NO_INT).flat_map(|value| value.to_le_bytes()));
+                } else {
+                    body.extend(rows.iter().filter(|value| **value != NO_INT).flat_map(|value| (*value as i32).to_le_bytes()));
                 }
                 Encoding::PLAIN
             }
-            Values::Indices { indices, entries, .. } => {
+            Values::Indices { indices, nulls, entries, .. } => {
                 let rows = &indices[start..start + count];
-                levels(body, rows.len(), |n| rows[n] != ABSENT);
+                levels(body, rows.len(), *nulls, |n| rows[n] != ABSENT);
                 level_length(&mut body[at..]);
                 let width = u32::BITS - entries.saturating_sub(1).leading_zeros();
                 body.push(width as u8);
-                if rows.contains(&ABSENT) {
+                if *nulls && rows.contains(&ABSENT) {
                     let present: Vec<u32> = rows.iter().copied().filter(|i| *i != ABSENT).collect();
                     hybrid(body, &present, width);
                 } else {
@@ -302,8 +345,11 @@ impl ChunkWriter {
         encoding
     }
 
-    fn compress(&mut self, bytes: &[u8]) -> Result<Vec<u8>> {
-        self.zstd.compress(bytes).map_err(|e| ParquetError::External(Box::new(e)))
+    fn compress(&mut self, bytes: &[u8]) -> Result<Bytes> {
+        self.packed.clear();
+        self.packed.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
+        self.zstd.compress_to_buffer(bytes, &mut self.packed).map_err(|e| ParquetError::External(Box::new(e)))?;
+        Ok(Bytes::copy_from_slice(&self.packed))
     }
 }
 
@@ -313,7 +359,10 @@ fn level_length(body: &mut [u8]) {
 }
 
 /// Levels 1 and 0 as runs: nulls come in long runs or not at all.
-fn levels(body: &mut Vec<u8>, count: usize, there: impl Fn(usize) -> bool) {
+fn levels(body: &mut Vec<u8>, count: usize, nulls: bool, there: impl Fn(usize) -> bool) {
+    if !nulls {
+        return run(body, 1, count as u64, 1);
+    }
     let mut from = 0;
     while from < count {
         let value = there(from);
@@ -383,8 +432,13 @@ fn run(body: &mut Vec<u8>, value: u32, count: u64, width: u32) {
 
 /// Up to eight values of `width` bits, least bit first; missing ones are zero.
 fn pack(body: &mut Vec<u8>, group: &[u32], width: u32) {
-    if width <= 16 {
-        let bits = group.iter().rev().fold(0u128, |bits, v| bits << width | u128::from(*v));
+    if width <= 16
+        && let [a, b, c, d, e, f, g, h] = *group
+    {
+        let four = |a: u32, b: u32, c: u32, d: u32| {
+            u64::from(a) | u64::from(b) << width | u64::from(c) << (2 * width) | u64::from(d) << (3 * width)
+        };
+        let bits = u128::from(four(a, b, c, d)) | u128::from(four(e, f, g, h)) << (4 * width);
         body.extend_from_slice(&bits.to_le_bytes()[..width as usize]);
         return;
     }
