@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use flowtrail_ingest::{Day, Hour};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::detectors::new_api_call::FunctionProfile;
 use crate::detectors::new_peer::NetworkProfile;
@@ -242,7 +242,7 @@ impl AccountProfiles {
                     peers: "{}".to_owned(),
                     actions: "{}".to_owned(),
                     ports: "{}".to_owned(),
-                    rates: json!({ "active_hours": profile.age.active, "calls": profile.age.calls }).to_string(),
+                    rates: String::new(),
                 };
                 let active = u64::from(profile.age.active);
                 match &profile.behaviour {
@@ -253,6 +253,9 @@ impl AccountProfiles {
                     }
                     Behaviour::Function(function) => row.actions = keys_json(&function.actions, end, active),
                     Behaviour::Principal(principal) => row.actions = principal.done_json().to_string(),
+                }
+                if row.rates.is_empty() {
+                    row.rates = json!({ "active_hours": profile.age.active, "calls": profile.age.calls }).to_string();
                 }
                 row
             })
@@ -285,21 +288,39 @@ fn state(kind: EntityKind, age: Age, at: Hour) -> String {
     }
 }
 
+/// Known keys as JSON, written straight: a table has many profiles, and a profile many keys.
+#[derive(Serialize)]
+struct KeysJson {
+    known: u64,
+    dynamic: bool,
+    hours_with_new: f64,
+    most_recent: Vec<KeyJson>,
+}
+
+#[derive(Serialize)]
+struct KeyJson {
+    name: String,
+    first: String,
+    last: String,
+    hours: u16,
+    seen: &'static str,
+}
+
 fn keys_json(novelty: &Novelty, end: Hour, active: u64) -> String {
     let day = Day(end.day().0 - 1);
     let rates = novelty.rates(end);
-    let known: Vec<Value> = novelty
+    let most_recent = novelty
         .named(day)
         .into_iter()
-        .map(|(name, key)| {
-            json!({
-                "name": crate::text::clean(name),
-                "first": Day(i32::from(key.first)).to_string(),
-                "last": Day(i32::from(key.last)).to_string(),
-                "hours": key.hours,
-                "seen": frequency(u64::from(key.hours), active),
-            })
+        .map(|(name, key)| KeyJson {
+            name: crate::text::clean(name),
+            first: Day(i32::from(key.first)).to_string(),
+            last: Day(i32::from(key.last)).to_string(),
+            hours: key.hours,
+            seen: frequency(u64::from(key.hours), active),
         })
         .collect();
-    json!({ "known": novelty.counted(day), "dynamic": novelty.is_dynamic(day), "hours_with_new": (rates.r * 100.0 + 0.5) as u64 as f64 / 100.0, "most_recent": known }).to_string()
+    let hours_with_new = (rates.r * 100.0 + 0.5) as u64 as f64 / 100.0;
+    let keys = KeysJson { known: novelty.counted(day), dynamic: novelty.is_dynamic(day), hours_with_new, most_recent };
+    serde_json::to_string(&keys).unwrap_or_default()
 }

@@ -211,13 +211,21 @@ pub trait Timed: Row {
     fn time(&self) -> EventTime;
 }
 
+/// Rows that are turned into columns at a time: tables of a hundred thousand long rows are not held twice.
+const PART_ROWS: usize = 8192;
+
 /// Sorts the rows and writes one file.
 ///
 /// # Errors
 /// When arrow or parquet refuse, which no input should bring about.
 pub fn encode<R: Row>(mut rows: Vec<R>) -> Result<Vec<u8>, TableError> {
     R::sort(&mut rows);
-    write(R::TABLE, &R::columns(&rows).batch(R::TABLE)?)
+    let mut rest = rows.into_iter();
+    let mut parts = std::iter::from_fn(|| {
+        let part: Vec<R> = rest.by_ref().take(PART_ROWS).collect();
+        (!part.is_empty()).then(|| R::columns(&part).batch(R::TABLE))
+    });
+    write_parts(R::TABLE, &mut parts)
 }
 
 /// Files of rows, one a day (or an hour, for hourly tables), in order of time.
@@ -254,11 +262,17 @@ pub(crate) fn properties(level: i32) -> WriterPropertiesBuilder {
 }
 
 pub(crate) fn write(table: Table, batch: &RecordBatch) -> Result<Vec<u8>, TableError> {
+    write_parts(table, &mut std::iter::once(Ok(batch.clone())))
+}
+
+fn write_parts(table: Table, parts: &mut dyn Iterator<Item = Result<RecordBatch, TableError>>) -> Result<Vec<u8>, TableError> {
     let error = |e: parquet::errors::ParquetError| TableError::Write { table: table.name(), why: e.to_string() };
     // Arrow's own copy of the schema only matters to arrow readers, and would show them types that others do not see.
     let options = ArrowWriterOptions::new().with_properties(properties(3).build()).with_skip_arrow_metadata(true);
-    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), batch.schema(), options).map_err(error)?;
-    writer.write(batch).map_err(error)?;
+    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), table.schema(), options).map_err(error)?;
+    for part in parts {
+        writer.write(&part?).map_err(error)?;
+    }
     writer.into_inner().map_err(error)
 }
 
