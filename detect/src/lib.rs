@@ -12,6 +12,9 @@ pub mod escalation;
 pub mod event_id;
 pub mod finding;
 pub mod fleet;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hour;
 pub mod incident;
 pub mod judge;

@@ -16,6 +16,9 @@ pub mod fact;
 mod fact_calls;
 mod fact_files;
 mod functions;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod holder;
 mod interfaces;
 pub mod names;

@@ -5,6 +5,9 @@
 
 pub mod cloudtrail;
 pub mod flow;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod inflate;
 pub mod ip;
 pub mod sniff;

@@ -448,13 +448,13 @@ fn apply(live: &mut Vec<SegmentRef>, commit: &Commit) {
     live.extend(commit.draft.segments.iter().cloned());
 }
 
-fn encode(commit: &Commit) -> Result<Vec<u8>, SegmentError> {
+pub(crate) fn encode(commit: &Commit) -> Result<Vec<u8>, SegmentError> {
     let mut writer = SegmentWriter::new();
     writer.value(KIND_COMMIT, commit)?;
     Ok(writer.finish())
 }
 
-fn decode(key: &str, bytes: &[u8]) -> Result<Commit, SegmentError> {
+pub(crate) fn decode(key: &str, bytes: &[u8]) -> Result<Commit, SegmentError> {
     let mut reader = SegmentReader::new(key, bytes)?;
     let bad = |why: &str| SegmentError::Frame { file: key.to_owned(), frame: 0, why: why.to_owned() };
     let record = reader.next().ok_or_else(|| bad("an empty commit record"))??;

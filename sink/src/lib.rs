@@ -6,6 +6,9 @@
 
 pub mod athena;
 pub mod commit;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod segment;
 pub mod store;
 pub mod tables;

@@ -127,7 +127,8 @@ impl SegmentWriter {
         }
     }
 
-    fn frame(&mut self, kind: u8, flags: u8, stored: &[u8], len: usize) {
+    /// One frame as told: the hash is right, whatever the rest claims.
+    pub(crate) fn frame(&mut self, kind: u8, flags: u8, stored: &[u8], len: usize) {
         let at = self.bytes.len();
         self.bytes.extend_from_slice(&[kind, flags]);
         self.bytes.extend_from_slice(&VERSION.to_le_bytes());

@@ -9,6 +9,8 @@
 pub mod call;
 pub mod envelope;
 mod fast;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod index;
 mod marks;
 pub mod plain;

@@ -6,6 +6,8 @@
 pub mod batch;
 pub mod envelope;
 mod fast;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod json;
 pub mod layout;
 mod names;

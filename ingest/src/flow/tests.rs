@@ -4,208 +4,19 @@ use proptest::prelude::*;
 
 use super::batch::{ABSENT, BATCH_ROWS, FlowBatch, Names, marks};
 use super::fast::Isa;
-use super::layout::{Column, DEFAULT_FORMAT, FIELDS, Layout};
+use super::fuzzing::{Source, read, same_everywhere};
+use super::layout::{DEFAULT_FORMAT, Layout};
 use super::plain::Ask;
 use super::text::TextReader;
 use crate::ip::Ip;
 use crate::time::EventTime;
-use crate::unit::Reject;
-
-/// All that a consumer sees of a text.
-#[derive(Debug, Default, PartialEq)]
-struct Seen {
-    batches: Vec<(FlowBatch, Layout)>,
-    rejects: Vec<Reject>,
-    names: Names,
-    next_line: u64,
-}
-
-fn read(text: &[u8], layout: &Layout, ask: Ask, isa: Option<Isa>) -> Seen {
-    let (mut seen, mut names, mut batch) = (Seen::default(), Names::default(), FlowBatch::default());
-    let mut reader = TextReader::with(layout.clone(), 1, ask, isa);
-    let Seen { batches, rejects, .. } = &mut seen;
-    reader.read(text, &mut names, &mut batch, &mut |r| batches.push((r.batch.clone(), r.layout.clone())), &mut |r| rejects.push(r));
-    seen.names = names;
-    seen.next_line = reader.next_line();
-    seen
-}
-
-#[track_caller]
-fn same_everywhere(text: &[u8], layout: &Layout, ask: Ask) -> Seen {
-    let plain = read(text, layout, ask, None);
-    for isa in Isa::all() {
-        let fast = read(text, layout, ask, Some(isa));
-        if fast != plain {
-            let differ = fast.batches.iter().zip(&plain.batches).find(|(a, b)| a != b);
-            panic!(
-                "{isa:?} differs from plain on {:?}\nfast, plain: {differ:#?}\n{:?}\n{:?}",
-                String::from_utf8_lossy(text),
-                fast.rejects,
-                plain.rejects
-            );
-        }
-    }
-    plain
-}
-
-/// A seeded source of texts that are mostly right.
-struct Source(u64);
-
-impl Source {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn digits(&mut self, most: usize) -> String {
-        (0..=self.below(most)).map(|_| char::from(b'0' + self.below(10) as u8)).collect()
-    }
-
-    fn address(&mut self) -> String {
-        let octet = |s: &mut Self| [0, 9, 10, 99, 100, 199, 249, 255][s.below(8)].min(s.below(1000)).min(255);
-        format!("{}.{}.{}.{}", octet(self), octet(self), octet(self), octet(self))
-    }
-
-    fn field(&mut self, column: &Column, stress: bool) -> Vec<u8> {
-        const ODD: [&[u8]; 54] = [
-            b"-",
-            b"--",
-            b"0",
-            b"00",
-            b"007",
-            b"65535",
-            b"65536",
-            b"255",
-            b"256",
-            b"-5",
-            b"+5",
-            b"1e3",
-            b"12345678",
-            b"123456789",
-            b"1234567890123456",
-            b"12345678901234567",
-            b"99999999999999999999",
-            b"9223372036854775807",
-            b"9223372036854775808",
-            b"18446744073709551615",
-            b"18446744073709551616",
-            b"4294967296",
-            b"2147483648",
-            b"1:",
-            b"1/",
-            b"300.0.0.5",
-            b"1.2.3",
-            b"1.2.3.4.5",
-            b"01.2.3.4",
-            b"1.2.3.00",
-            b"1.2.3.4.",
-            b".1.2.3.4",
-            b"1..2.3",
-            b"255.255.255.255",
-            b"255.255.255.2550",
-            b"256.1.1.1",
-            b"1.2.3.999",
-            b"::1",
-            b"2001:db8::1",
-            b"::ffff:1.2.3.4",
-            b"ACCEPT",
-            b"REJECT",
-            b"ACCEPTX",
-            b"accept",
-            b"OK",
-            b"OKAY",
-            b"NODATA",
-            b"SKIPDATA",
-            b"egress",
-            b"ingress",
-            b"unknown",
-            b"1418530010000",
-            b"4070908800",
-            b"99999999999",
-        ];
-        const WILD: [&[u8]; 6] = [b"eni-\xc3\xa9", b"eni-\xff", b"a\0b", b"a\tb", b"\r", b"srcaddr"];
-        if stress && self.one_in(12) {
-            return ODD[self.below(ODD.len())].to_vec();
-        }
-        if stress && self.one_in(200) {
-            return WILD[self.below(WILD.len())].to_vec();
-        }
-        match column.table_name() {
-            "version" => b"2".to_vec(),
-            "account_id" => format!("12345678901{}", self.below(2)).into(),
-            "interface_id" => if self.one_in(9) { format!("eni-{}", self.digits(17)) } else { "eni-0123456789abcdef0".to_owned() }.into(),
-            name if name.ends_with("addr") => self.address().into(),
-            "srcport" | "dstport" => self.below(66_000).min(65_535).to_string().into(),
-            "protocol" => [1, 6, 17, 255][self.below(4)].to_string().into(),
-            "tcp_flags" => [0, 2, 18, 256, 511][self.below(5)].to_string().into(),
-            "packets" | "bytes" => self.digits(10).into(),
-            "start" | "end" => format!("17{:08}", self.below(100_000_000)).into(),
-            "action" => ["ACCEPT", "REJECT"][self.below(2)].into(),
-            "log_status" => ["OK", "OK", "OK", "NODATA"][self.below(4)].into(),
-            "flow_direction" => ["ingress", "egress", "-", "sideways"][self.below(4)].into(),
-            _ => format!("x{}", self.digits(4)).into(),
-        }
-    }
-
-    fn layout(&mut self) -> Layout {
-        match self.below(4) {
-            0 => Layout::version_2(),
-            1 => Layout::transit_gateway(),
-            _ => {
-                let mut names = vec![FIELDS[self.below(14)].column];
-                for _ in 0..self.below(30) {
-                    let among = [29, FIELDS.len()][self.below(2)];
-                    names.push(FIELDS[self.below(among)].column);
-                }
-                if self.one_in(3) {
-                    names.push("brand-new-field");
-                }
-                Layout::compile(&names.join(" ")).unwrap()
-            }
-        }
-    }
-
-    fn text(&mut self, layout: &mut Layout, lines: usize, stress: bool) -> Vec<u8> {
-        let first = layout.clone();
-        let mut text = Vec::new();
-        for _ in 0..lines {
-            if stress && self.one_in(150) {
-                if self.one_in(2) {
-                    *layout = self.layout();
-                }
-                text.extend(layout.to_string().replace('_', "-").bytes());
-            } else {
-                let mut fields: Vec<Vec<u8>> = layout.columns().iter().map(|c| self.field(c, stress)).collect();
-                if stress && self.one_in(30) {
-                    fields.truncate(self.below(fields.len() + 1));
-                } else if stress && self.one_in(30) {
-                    fields.push(b"more".to_vec());
-                }
-                text.extend(fields.join(if stress && self.one_in(120) { &b"  "[..] } else { b" " }));
-                if stress && self.one_in(150) {
-                    text.extend(b" ");
-                }
-            }
-            text.extend(if stress && self.one_in(200) { b"\r\n".as_slice() } else { b"\n" });
-        }
-        if self.one_in(2) {
-            text.pop();
-        }
-        *layout = first;
-        text
-    }
-}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
     fn fast_and_plain_agree(seed: u64, lines in 1usize..400, stress: bool, cells: bool, flips in 0usize..4, limit in prop_oneof![Just(i64::MAX), Just(1_750_000_000)]) {
-        let mut source = Source(seed);
+        let mut source = Source::seeded(seed);
         let mut layout = source.layout();
         let mut text = source.text(&mut layout, lines, stress);
         for _ in 0..if stress { flips } else { 0 } {
@@ -229,7 +40,7 @@ proptest! {
 
     #[test]
     fn pieces_give_the_rows_of_the_whole(seed: u64, cut in 0usize..20_000) {
-        let mut source = Source(seed);
+        let mut source = Source::seeded(seed);
         let mut layout = Layout::version_2();
         let text = source.text(&mut layout, 150, true);
         let cut = text[..cut.min(text.len())].iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);

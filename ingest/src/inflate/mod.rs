@@ -4,6 +4,8 @@
 //! member, so what comes before a break is salvaged with zlib-rs, and objects too large to be held whole are streamed.
 
 mod deflate;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 
 use std::io::Read;
 

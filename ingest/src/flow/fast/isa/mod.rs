@@ -51,7 +51,7 @@ impl Isa {
     }
 
     /// All there are.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(in crate::flow) fn all() -> Vec<Self> {
         #[allow(unused_mut)]
         let mut all = vec![Self::Portable(portable::Portable)];

@@ -1,0 +1,3 @@
+#![no_main]
+
+flowtrail_fuzz::target!("threat_list");
