@@ -2,6 +2,8 @@
 //!
 //! Kept apart from the product's own module on purpose: the floor must not move when the product changes.
 
+#![allow(unsafe_code)]
+
 use std::ffi::c_void;
 use std::ptr::NonNull;
 

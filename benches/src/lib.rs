@@ -8,6 +8,7 @@ pub mod columns;
 pub mod flows;
 pub mod inflate;
 pub mod objects;
+pub mod process;
 pub mod random;
 pub mod text;
 pub mod trail;

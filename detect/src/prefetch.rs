@@ -1,8 +1,9 @@
 //! A hint to the processor that memory will be read soon. The only `unsafe` of this crate.
 
+#![allow(unsafe_code)]
+
 /// Asks for the cache line at `slice[index]`; does nothing when the index is outside or the processor has no such hint.
 #[inline]
-#[allow(unsafe_code)]
 pub(crate) fn prefetch<T>(slice: &[T], index: usize) {
     #[cfg(target_arch = "x86_64")]
     if let Some(item) = slice.get(index) {

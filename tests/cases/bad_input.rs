@@ -10,6 +10,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
+use crate::harness::unix::{is_root, make_pipe};
 use crate::harness::{Chance, LIMIT, Outcome, flowtrail, number, replay};
 
 /// Records in a good file.
@@ -334,9 +335,7 @@ fn a_link_to_nowhere_is_said() {
 #[test]
 fn pipes_and_devices_are_not_waited_for() {
     let folder = beside_good();
-    let pipe = std::ffi::CString::new(folder.path("in/pipe.log").as_os_str().as_bytes()).unwrap();
-    // SAFETY: a path that ends in NUL and lives as long as the call.
-    assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
+    make_pipe(&folder.path("in/pipe.log"));
     std::os::unix::fs::symlink("/dev/zero", folder.path("in/zero.log")).unwrap();
     replay_beside(&folder);
 }
@@ -373,8 +372,7 @@ fn a_file_that_may_not_be_read_is_said() {
     }
     let mut command = std::process::Command::new(&binary);
     command.arg("replay").arg(folder.path("in")).arg("--out").arg(folder.path("home/out")).arg("--json").current_dir(folder.path("home"));
-    // SAFETY: asks for a number, cannot fail.
-    if unsafe { libc::geteuid() } == 0 {
+    if is_root() {
         command.uid(65_534).gid(65_534);
     }
     let outcome = Outcome::of(&mut command, LIMIT);

@@ -5,6 +5,7 @@ pub mod proxy;
 pub mod running;
 pub mod services;
 pub mod tables;
+pub mod unix;
 
 use std::ffi::OsStr;
 use std::io::Read;

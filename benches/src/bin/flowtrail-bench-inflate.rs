@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use flowtrail_benches::inflate::Inflater;
+use flowtrail_benches::process::cpu_seconds;
 use flowtrail_ingest::flow::batch::{FlowBatch, Names};
 use flowtrail_ingest::flow::layout::Layout;
 use flowtrail_ingest::flow::plain::Ask;
@@ -76,16 +77,4 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// User and system time of this process so far.
-fn cpu_seconds() -> f64 {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: `usage` is large enough and all zero bytes are a valid rusage, so it is readable whatever the call returns.
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
-        usage.assume_init()
-    };
-    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-    seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }

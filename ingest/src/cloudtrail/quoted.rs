@@ -5,6 +5,8 @@
 //! that is not ordinary: a quote, a backslash, a control character, or the start of something that is not ASCII.
 //! [`super::fast`] finds strings by itself; with it this is the path of what is odd.
 
+#![allow(unsafe_code)]
+
 use std::borrow::Cow;
 
 /// The inside of a JSON string.

@@ -1,5 +1,7 @@
 //! libdeflate, called from one place.
 
+#![allow(unsafe_code)]
+
 use std::ptr::NonNull;
 
 use libdeflate_sys as sys;

@@ -3,6 +3,8 @@
 //! Every function here reads and writes its arguments only: arrays of known length, behind references. So the one
 //! obligation is that the machine has the instructions, and a value of [`Avx2`] is the proof: only `detect` makes one.
 
+#![allow(unsafe_code)]
+
 use std::arch::x86_64::*;
 
 use super::{Job, Lanes, ROWS, Run, Slot, bytes};

@@ -3,6 +3,8 @@
 //! Here, too, a value of [`Avx512`] is the proof that the machine has the instructions. Loads and stores go through
 //! references to arrays, but for two kinds, whose masks keep them inside a slice: of separators, and gathers of text.
 
+#![allow(unsafe_code)]
+
 use std::arch::x86_64::*;
 
 use super::avx2::Avx2;
