@@ -126,14 +126,14 @@ fn parquet_read(name: &'static str, records: u64) -> Stage {
     let mut columns = Columns::new(&world);
     let mut each = |record: &Record<'_>| columns.write(record);
     let sums = object_records(&world, Shape::Plain, 0, START, records, &mut Random::of(&[1, 0]), &mut each);
-    let object = bytes::Bytes::from(columns.finish().expect("in memory"));
+    let object = columns.finish().expect("in memory");
     let mut batch = FlowBatch::default();
     let run = Box::new(move || {
         let (mut names, mut seen) = (Names::default(), 0u64);
         let mut hand_on =
             |rows: flowtrail_ingest::flow::FlowRows<'_>| seen += rows.batch.rows() as u64 + rows.batch.bytes.iter().sum::<u64>();
         let mut refuse = |reject| panic!("{reject:?}");
-        parse_parquet(object.clone(), Ask::hot(EventTime::MAX), &mut names, &mut batch, &mut hand_on, &mut refuse).expect("a flow log");
+        parse_parquet(&object, Ask::hot(EventTime::MAX), &mut names, &mut batch, &mut hand_on, &mut refuse).expect("a flow log");
         seen
     });
     Stage { name, unit: "record", count: sums.records, run, expected: sums.records + sums.bytes }

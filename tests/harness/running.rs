@@ -55,8 +55,7 @@ impl Running {
 
     /// Asks it to end, which must be a good end soon; what it printed.
     pub fn stop(mut self) -> String {
-        // SAFETY: a signal to our own child.
-        assert_eq!(unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) }, 0);
+        super::unix::terminate(&self.child);
         let mut text = String::new();
         self.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
         let until = Instant::now() + PATIENCE;

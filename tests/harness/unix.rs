@@ -18,3 +18,10 @@ pub fn is_root() -> bool {
     // SAFETY: asks for a number, cannot fail.
     unsafe { libc::geteuid() == 0 }
 }
+
+/// Asks a process of ours to end.
+pub fn terminate(child: &std::process::Child) {
+    let id = libc::pid_t::try_from(child.id()).expect("a process id");
+    // SAFETY: a number and a signal; the child was not reaped yet, so the number is its own.
+    assert_eq!(unsafe { libc::kill(id, libc::SIGTERM) }, 0);
+}

@@ -78,6 +78,7 @@ impl<'a> Index<'a> {
         let clean = &piece[..found.end];
         self.piece = match found.wide {
             // SAFETY: every byte of the blocks up to `end` was found to be below 0x80, so they are UTF-8.
+            #[allow(unsafe_code)]
             false => unsafe { std::str::from_utf8_unchecked(clean) },
             true => match std::str::from_utf8(clean) {
                 Ok(clean) => clean,

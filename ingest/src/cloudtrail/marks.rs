@@ -6,6 +6,8 @@
 //! is that the machine has the instructions, and a value of [`avx2::Avx2`] or [`avx512::Avx512`] is the proof: only its
 //! `detect` makes one. [`Portable`] is the plain twin; tests hold all of them against each other.
 
+#![allow(unsafe_code)]
+
 /// What the bytes of a block are, bit 0 the first.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Marks {

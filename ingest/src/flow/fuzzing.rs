@@ -5,8 +5,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-use bytes::Bytes;
-
 use super::FlowRows;
 use super::batch::{ABSENT, BATCH_ROWS, FlowBatch, Names, marks};
 use super::envelope::{parse_envelope, peel};
@@ -81,12 +79,11 @@ pub(crate) fn envelope(data: &[u8]) {
 
 /// A Parquet object: an error or sound rows, the same number of them whatever is asked for.
 pub(crate) fn parquet(data: &[u8]) {
-    let object = Bytes::copy_from_slice(data);
     let read = |ask: Ask| {
         let (mut names, mut batch, mut seen, mut rejects) = (Names::default(), FlowBatch::default(), Vec::new(), 0u64);
         // The reader catches panics of its library, and would catch those of a callback: so rows are looked at afterwards.
         let mut keep = |r: FlowRows<'_>| seen.push((r.batch.clone(), r.names.clone(), r.layout.clone(), r.text.to_vec()));
-        let result = parse_parquet(object.clone(), ask, &mut names, &mut batch, &mut keep, &mut |_| rejects += 1);
+        let result = parse_parquet(data, ask, &mut names, &mut batch, &mut keep, &mut |_| rejects += 1);
         for (batch, names, layout, text) in &seen {
             sound(FlowRows { batch, names, layout, text });
         }
