@@ -2,7 +2,7 @@
 //! needs no nightly compiler and finds less than `fuzz/run`. Included by the crates' `fuzzing` modules.
 
 /// Runs a body on its seeds and on `rounds` damaged ones; says which input it was when the body panics.
-pub(crate) fn batter((name, body, seeds): (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>), rounds: usize) {
+pub(crate) fn batter((name, body, seeds): super::Target, rounds: usize) {
     let seeds = seeds();
     assert!(!seeds.is_empty(), "{name} has no seeds");
     let run = |input: &[u8]| {

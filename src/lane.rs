@@ -535,7 +535,7 @@ fn run_files(mut blocks: Vec<Block>) -> Vec<(Vec<u8>, Vec<BlockRef>)> {
     blocks.sort_by(|a, b| (a.hour.day(), &a.account, a.hour, &a.bytes).cmp(&(b.hour.day(), &b.account, b.hour, &b.bytes)));
     let mut files: Vec<(Vec<u8>, Vec<BlockRef>)> = Vec::new();
     for block in blocks {
-        if !files.last().is_some_and(|(bytes, _)| bytes.len() + block.bytes.len() <= RUN_BYTES_MAX) {
+        if files.last().is_none_or(|(bytes, _)| bytes.len() + block.bytes.len() > RUN_BYTES_MAX) {
             files.push((Vec::new(), Vec::new()));
         }
         if let Some((bytes, refs)) = files.last_mut() {

@@ -158,7 +158,7 @@ impl Replay {
         // What is known by its key, or left for the second pass, is not fetched.
         let wanted = |object: &Announced| {
             let flow_log = object.meta.facts.service.as_deref() == Some("vpcflowlogs");
-            !(later.is_some() && flow_log) && !pass.claimed.is_known(object)
+            !(later.is_some() && flow_log || pass.claimed.is_known(object))
         };
         let units = which.iter().filter_map(|at| Some((pass.inputs, pass.objects.get(*at)?)));
         let feed = Feed::new(units, wanted, self.setup.memory / 4);

@@ -179,7 +179,7 @@ pub fn object_records<'a>(
                 destination_port: local_port,
                 packets: packets.max(2) - packets / 3,
                 bytes: (packets.max(2) - packets / 3) * 60,
-                tcp_flags: if tcp { syn * 9 | last } else { 0 },
+                tcp_flags: if tcp { (syn * 9) | last } else { 0 },
                 egress: false,
                 ..out
             };

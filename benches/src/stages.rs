@@ -4,6 +4,8 @@
 //! Every stage says on every run what it saw, which must be what the generator made, so that it cannot be fast by doing
 //! nothing.
 
+#![allow(clippy::expect_used)] // It is only ever fed what this crate made.
+
 use std::collections::BTreeSet;
 use std::io::Write as _;
 

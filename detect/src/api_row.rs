@@ -120,7 +120,7 @@ fn is_service_call(call: &ApiCall<'_>) -> bool {
         ("logs", "CreateLogStream" | "CreateLogGroup") => call.user_agent.as_deref().is_some_and(|a| a.starts_with("awslambda-worker")),
         ("kms", "Decrypt") => call.request.is_some_and(|r| contains(r, b"\"aws:lambda:FunctionArn\"")),
         // Lambda creates and checks interfaces with the function's role, under session names of its own.
-        ("ec2", _) => call.session_name().is_some_and(|s| is_lambda_session(s)),
+        ("ec2", _) => call.session_name().is_some_and(is_lambda_session),
         _ => call.session_name().is_some_and(|s| s.starts_with("awslambda_") && is_lambda_session(s)),
     }
 }

@@ -97,7 +97,7 @@ fn decayed(mut x: u64, days: i32) -> u64 {
         if x == 0 {
             break;
         }
-        x = (u128::from(x) * u128::from(DAILY) >> 16) as u64;
+        x = ((u128::from(x) * u128::from(DAILY)) >> 16) as u64;
     }
     x
 }

@@ -18,7 +18,7 @@ pub const TARGETS: [Target; 2] = [("block", block, block_seeds), ("sums", sums, 
 
 /// A stored block: an error, or an hour whose indices all lead somewhere and that can be merged.
 fn block(bytes: &[u8]) {
-    let view = BlockView { account: "111122223333", hour: Hour(491_088), bytes, new: bytes.len() % 2 == 0 };
+    let view = BlockView { account: "111122223333", hour: Hour(491_088), bytes, new: bytes.len().is_multiple_of(2) };
     let Ok(hour) = decode(view) else { return };
     let known = |index: u32| index == NONE || (index as usize) < hour.strings.len();
     assert!(hour.strings.is_sorted() && hour.units.is_sorted());

@@ -80,7 +80,7 @@ fn join(hours: Vec<AccountHour>) -> AccountHour {
     merged.eni_region.sort_unstable();
     merged.eni_region.dedup();
     // The blocks are sorted runs, which the standard library's stable sort finds and merges.
-    merged.conversations.sort_by(|a, b| a.order().cmp(&b.order()));
+    merged.conversations.sort_by_key(|a| a.order());
     merged.conversations.dedup_by(|later, earlier| {
         let same = later.order() == earlier.order();
         if same {
@@ -95,7 +95,7 @@ fn join(hours: Vec<AccountHour>) -> AccountHour {
 fn settle_calls(hour: &mut AccountHour) -> CallCounts {
     // Old rows first among equals: what an earlier call admitted is not new.
     let newness = |row: &ApiRow| row.marks & call_marks::NEW != 0;
-    hour.calls.sort_by(|a, b| (a.time, a.id, newness(a), a.unit, a.position).cmp(&(b.time, b.id, newness(b), b.unit, b.position)));
+    hour.calls.sort_by_key(|a| (a.time, a.id, newness(a), a.unit, a.position));
     let mut counts = CallCounts::default();
     let mut kept: Vec<ApiRow> = Vec::with_capacity(hour.calls.len());
     for row in hour.calls.drain(..) {

@@ -546,7 +546,7 @@ impl Summer {
         let mut ranked: Vec<Group> = Vec::new();
         for &group in &by_text {
             let g = self.groups[group as usize];
-            if !ranked.last().is_some_and(|r: &Group| (r.account, r.hour, r.eni, r.flow_log) == (g.account, g.hour, g.eni, g.flow_log)) {
+            if ranked.last().is_none_or(|r: &Group| (r.account, r.hour, r.eni, r.flow_log) != (g.account, g.hour, g.eni, g.flow_log)) {
                 ranked.push(g);
             }
             rank[group as usize] = ranked.len() as u32 - 1;
@@ -631,6 +631,7 @@ impl Summer {
         (starts, sorted)
     }
 
+    #[allow(clippy::too_many_arguments)] // All that one block is written from.
     fn block(
         &self,
         account: u32,
@@ -1006,7 +1007,7 @@ mod tests {
             let (client, server) = if from_server { (dst, src) } else { (src, dst) };
             let client_port = if by_flags.is_some() { 0 } else { client.1 };
             let flow_log = unit(r.unit).flow_log;
-            let packet = r.packet.then(|| if from_server { (201, 200) } else { (200, 201) });
+            let packet = r.packet.then_some(if from_server { (201, 200) } else { (200, 201) });
             let key = format!(
                 "{} {} {flow_log:?} {} {} {} {client_port} {} {} {} {} {packet:?}",
                 EventTime(r.end).hour(),
@@ -1061,7 +1062,7 @@ mod tests {
     fn texts_with_equal_ends_are_told_apart() {
         let mut texts = Interner::default();
         // Of one length and with one beginning and end: all in one place of the recent ones. Short texts have none.
-        let text = |n: u32| if n % 2 == 0 { format!("arn:aws:{n:06}:function") } else { format!("{n}") };
+        let text = |n: u32| if n.is_multiple_of(2) { format!("arn:aws:{n:06}:function") } else { format!("{n}") };
         for round in 0..3 {
             for n in 0..2000 {
                 let n = if round == 1 { 1999 - n } else { n };

@@ -15,6 +15,7 @@ use flowtrail_enrich::{AddressBook, Timelines};
 use flowtrail_ingest::cloudtrail::{Item, call_id, read};
 use flowtrail_ingest::{Hour, UnitId};
 
+#[allow(clippy::disallowed_methods)] // Where the data lies is a matter of the machine that tests.
 fn shared(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("FLOWTRAIL_SHARED")
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared")), PathBuf::from);

@@ -44,8 +44,8 @@ fn looks_like_facts(head: &[u8]) -> bool {
 pub fn facts_of_file(bytes: &[u8], key: &str, dated: Option<EventTime>) -> Result<Vec<Fact>, String> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut reader = Reader { dated, key: KeyFacts::of_key(key), facts: BTreeSet::new(), pages: BTreeMap::new() };
-    let mut documents = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>();
-    while let Some(document) = documents.next() {
+    let documents = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>();
+    for document in documents {
         match document {
             Ok(document) => reader.document(&document),
             Err(_) if reader.facts.is_empty() && !looks_like_facts(bytes) => return Ok(Vec::new()),

@@ -17,7 +17,7 @@ impl UnitId {
     #[must_use]
     pub fn of_key(key: &str) -> Option<Self> {
         let at = if key.starts_with("AWSLogs/") { 0 } else { key.find("/AWSLogs/")? + 1 };
-        Some(Self(XxHash3_128::oneshot(key[at..].as_bytes())))
+        Some(Self(XxHash3_128::oneshot(&key.as_bytes()[at..])))
     }
     /// Of anything else: a file's bytes, or `bucket/key`.
     #[must_use]

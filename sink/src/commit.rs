@@ -118,6 +118,7 @@ impl Loaded {
 /// How a commit ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
+#[allow(clippy::large_enum_variant)] // One a commit.
 pub enum Outcome {
     /// The record is there and it is ours.
     Committed(Commit),

@@ -62,11 +62,11 @@ impl World {
             vpcs: Vec::new(),
             functions: Vec::new(),
             layout: [Layout::Wide, Layout::Default, Layout::Custom][account % 3],
-            window_secs: if account % 3 == 0 { 60 } else { 600 },
+            window_secs: if account.is_multiple_of(3) { 60 } else { 600 },
             flow_log: format!("fl-{}", rng.hex(17)),
             second_flow_log: format!("fl-{}", rng.hex(17)),
-            nat_logged: account % 3 == 0,
-            data_events: account % 3 == 0,
+            nat_logged: account.is_multiple_of(3),
+            data_events: account.is_multiple_of(3),
             snapshot_days: [1, 7, 0][account % 3],
         });
         // Two networks in the first place, both 10.0.0.0/16, as in every other account.
@@ -281,7 +281,7 @@ impl World {
                 1 | 2 => *rng.pick(&Archetype::DAILY),
                 _ => *rng.pick(&Archetype::ALL),
             };
-            let sociable = seat == 7 && site % 2 == 0;
+            let sociable = seat == 7 && site.is_multiple_of(2);
             self.add_function(site, subjects[n % subjects.len()], n / subjects.len(), home, fate, archetype, sociable, rng);
             let function = self.functions.len() - 1;
             self.functions[function].steady = matches!(seat, 0 | 3 | 4 | 6);

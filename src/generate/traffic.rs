@@ -162,7 +162,7 @@ impl<'a> Traffic<'a> {
         // Twelve hours at a time, with the same port; then a new one.
         let spell = self.hour.div_euclid(12 * HOUR);
         let mut dice = Rng::new(self.world.seed, &[13, index as u64, spell as u64]);
-        if !keeps || function.phase % 3 != 0 || !dice.chance(0.8) {
+        if !keeps || !function.phase.is_multiple_of(3) || !dice.chance(0.8) {
             return;
         }
         let port = 1_024 + dice.below(64_000) as u16;

@@ -78,8 +78,8 @@ impl Run {
             let object = &unit.object;
             let place = (unit.listing, object.meta.key.clone());
             let Some(id) = UnitId::of_key(&object.meta.key) else {
-                if live.listings.read.contains_key(&place) {
-                    live.listings.read.insert(place, object.size);
+                if let std::collections::hash_map::Entry::Occupied(mut e) = live.listings.read.entry(place) {
+                    e.insert(object.size);
                     let reason = "the file changed after it was read: what it holds now is not counted".to_owned();
                     self.admit(live, UnitReport::unreadable(UnitId::default(), &object.meta, reason));
                 } else {
@@ -144,7 +144,7 @@ impl Run {
         } else {
             std::thread::scope(|scope| {
                 for _ in 0..threads {
-                    scope.spawn(&work);
+                    scope.spawn(work);
                 }
             });
         }

@@ -466,9 +466,7 @@ mod tests {
             (cloudwatch.clone(), "c c"),
             (format!("{cloudwatch}{cloudwatch}"), "c c c c"),
             (
-                format!(
-                    r#"{{"messageType":"CONTROL_MESSAGE","logEvents":[{{"id":"","timestamp":1,"message":"CWL CONTROL MESSAGE: Checking health of destination Firehose."}}]}}"#
-                ),
+                r#"{"messageType":"CONTROL_MESSAGE","logEvents":[{"id":"","timestamp":1,"message":"CWL CONTROL MESSAGE: Checking health of destination Firehose."}]}"#.to_owned(),
                 "i:CONTROL_MESSAGE",
             ),
             (base64.clone(), "c c"),

@@ -601,13 +601,10 @@ impl Topic {
                 Some(Err(Native::MessageConsumptionFatal(code))) => {
                     return Err(Ended::By(self.error_of(code, "fatal".to_owned())));
                 }
-                Some(Err(error)) => {
-                    if error.rdkafka_error_code() == Some(Code::AutoOffsetReset) {
-                        // What we stood at was deleted while we read.
-                        self.begin_again(sender)?;
-                    }
-                    // Everything else librdkafka tries again by itself; `Watch` has heard of it.
-                }
+                // What we stood at was deleted while we read.
+                Some(Err(error)) if error.rdkafka_error_code() == Some(Code::AutoOffsetReset) => self.begin_again(sender)?,
+                // Everything else librdkafka tries again by itself; `Watch` has heard of it.
+                Some(Err(_)) => {}
             }
             if refreshed.elapsed() > REFRESH {
                 refreshed = Instant::now();

@@ -309,7 +309,8 @@ impl ChunkWriter {
         // Definition levels: length in four bytes, then runs. The length is filled in below.
         let at = body.len();
         body.extend_from_slice(&[0; 4]);
-        let encoding = match values {
+
+        match values {
             Values::Nothing => {
                 run(body, 0, count as u64, 1);
                 level_length(&mut body[at..]);
@@ -341,8 +342,7 @@ impl ChunkWriter {
                 }
                 Encoding::RLE_DICTIONARY
             }
-        };
-        encoding
+        }
     }
 
     fn compress(&mut self, bytes: &[u8]) -> Result<Bytes> {

@@ -213,7 +213,10 @@ impl Reading<'_> {
             let (cells, text) = (out.batch.cells.len(), self.text.len());
             let read = self.cells(&columns, row, out.batch).and_then(|()| match good {
                 0 => self.slow(&columns, row, out.names).map(|read| read.push(u32::try_from(line).unwrap_or(u32::MAX), out.batch)),
-                _ => Ok(self.scratch.push(row..row + good, line, out.batch)),
+                _ => {
+                    self.scratch.push(row..row + good, line, out.batch);
+                    Ok(())
+                }
             });
             if let Err(error) = read {
                 out.batch.cells.truncate(cells);
