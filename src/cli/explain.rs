@@ -67,7 +67,8 @@ fn finding_text(row: &FindingRow) -> String {
     for c in &f.candidates {
         field(&mut out, "", &format!("{:>3} %  {}: {}", c.weight_milli / 10, c.arn, c.evidence));
     }
-    field(&mut out, "subject", &format!("{} {} ({})", f.subject_kind, f.subject, f.subject_name));
+    let name = if f.subject_name == f.subject { String::new() } else { format!(" ({})", f.subject_name) };
+    field(&mut out, "subject", &format!("{} {}{name}", f.subject_kind, f.subject));
     if let Some(ip) = f.peer_ip {
         let port = f.peer_port.map(|p| format!(" port {p}")).unwrap_or_default();
         let protocol = f.protocol.map(|p| format!(" protocol {p}")).unwrap_or_default();
