@@ -75,7 +75,7 @@ impl Replay {
         let mut lane = Lane::open(self.setup.state.clone(), self.setup.output.clone(), self.seen_at, Depth::All)?;
         let mut summary = Summary::default();
         let mut rows = Rows::default();
-        let (changed, objects) = self.read_all(&mut lane, &mut summary, &mut rows)?;
+        let (changed, objects) = self.read_all(&mut lane, &mut summary)?;
         let said = self.judge_all(&mut lane, &mut rows, changed)?;
         if let Some(said) = &said {
             summary.records.api = said.api;
@@ -104,7 +104,7 @@ impl Replay {
 
     /// Reads every unit that is not known; commits along the way. True when anything came that judging has not seen; and
     /// what was listed.
-    fn read_all(&mut self, lane: &mut Lane, summary: &mut Summary, rows: &mut Rows) -> Result<(bool, Vec<Announced>)> {
+    fn read_all(&mut self, lane: &mut Lane, summary: &mut Summary) -> Result<(bool, Vec<Announced>)> {
         let listed = self.inputs.list()?;
         for problem in &listed.problems {
             summary.set_aside(Quarantined { source: problem.path.clone(), reason: problem.reason.clone() });
@@ -126,15 +126,15 @@ impl Replay {
         let outcome = if self.read.cells {
             // The flows table bears names: all that tells of them is read before the first flow record.
             let flow_logs = Mutex::new(Vec::new());
-            self.read_pass(&pass, &all, Some(&flow_logs), lane, summary, rows, &mut changed).and_then(|()| {
+            self.read_pass(&pass, &all, Some(&flow_logs), lane, summary, &mut changed).and_then(|()| {
                 let mut flow_logs = flow_logs.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
                 flow_logs.sort_unstable();
                 let timelines = Timelines::build(&lane.known.facts);
                 let table = FlowsTable { timelines: &timelines, book: &self.setup.book, from: self.read.from, to: self.read.to };
-                self.read_pass(&Pass { flows: Some(&table), ..pass }, &flow_logs, None, lane, summary, rows, &mut changed)
+                self.read_pass(&Pass { flows: Some(&table), ..pass }, &flow_logs, None, lane, summary, &mut changed)
             })
         } else {
-            self.read_pass(&pass, &all, None, lane, summary, rows, &mut changed)
+            self.read_pass(&pass, &all, None, lane, summary, &mut changed)
         };
         progress.finish();
         outcome?;
@@ -150,7 +150,6 @@ impl Replay {
         later: Option<&Mutex<Vec<usize>>>,
         lane: &mut Lane,
         summary: &mut Summary,
-        rows: &mut Rows,
         changed: &mut bool,
     ) -> Result<()> {
         let (sender, receiver) = crossbeam_channel::bounded::<Flush>(1);
@@ -168,7 +167,7 @@ impl Replay {
                 scope.spawn(move || read_units(thread, pass, which, feed, later, stop, &sender));
             }
             drop(sender);
-            let collected = self.collect(lane, &receiver, summary, rows, changed);
+            let collected = self.collect(lane, &receiver, summary, changed);
             if collected.is_err() {
                 stop.store(true, Ordering::Relaxed);
                 // Readers may wait for room in the queue: let them end.
@@ -179,15 +178,10 @@ impl Replay {
     }
 
     /// Takes flushes, and commits them as whole sets of units.
-    fn collect(
-        &self,
-        lane: &mut Lane,
-        receiver: &Receiver<Flush>,
-        summary: &mut Summary,
-        rows: &mut Rows,
-        changed: &mut bool,
-    ) -> Result<()> {
+    fn collect(&self, lane: &mut Lane, receiver: &Receiver<Flush>, summary: &mut Summary, changed: &mut bool) -> Result<()> {
         let mut waiting = Changes::default();
+        // What was set aside is said by the commit that knows its unit: a killed replay neither loses a row nor writes it twice.
+        let mut aside = Rows::default();
         let mut waiting_bytes = 0;
         let mut last = Instant::now();
         while let Ok(flush) = receiver.recv() {
@@ -201,27 +195,32 @@ impl Replay {
             waiting.blocks.extend(flush.blocks);
             for mut report in flush.reports {
                 add_to_summary(summary, &report);
-                publish::set_aside(rows, &report, self.as_of);
+                let is_quarantined = report.record.ended == Ended::Quarantined;
+                let is_told = is_quarantined && lane.known.ledger.get(&report.record.id).is_some_and(|u| u.reason == report.record.reason);
+                if !is_told {
+                    publish::set_aside(&mut aside, &report, self.as_of);
+                }
                 let facts = std::mem::take(&mut report.facts);
                 let new: Vec<_> = facts.into_iter().filter(|f| !lane.known.facts.contains(f)).collect();
                 *changed |= !new.is_empty() || report.record.ended == Ended::Applied;
                 waiting.facts.extend(new);
-                if report.record.ended != Ended::Quarantined {
+                if !is_told {
                     waiting.units.push(report.record);
                 }
             }
             if waiting_bytes >= COMMIT_BYTES || last.elapsed() >= COMMIT_EVERY {
-                self.commit_read(lane, std::mem::take(&mut waiting))?;
+                self.commit_read(lane, std::mem::take(&mut waiting), std::mem::take(&mut aside))?;
                 (waiting_bytes, last) = (0, Instant::now());
             }
         }
-        self.commit_read(lane, waiting)
+        self.commit_read(lane, waiting, aside)
     }
 
-    fn commit_read(&self, lane: &mut Lane, mut changes: Changes) -> Result<()> {
+    fn commit_read(&self, lane: &mut Lane, mut changes: Changes, aside: Rows) -> Result<()> {
         if changes.is_empty() {
             return Ok(());
         }
+        changes.files.extend(lane.stage(&publish::encode(aside, &self.setup.tables)?.0)?);
         // Flushes arrive in any order; what is stored does not show it.
         changes.units.sort_by_key(|u| u.id);
         changes.facts = changes.facts.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
@@ -463,13 +462,13 @@ fn read_unit(
     if let Some(id) = by_key {
         match pass.claimed.claim(id, object.size) {
             Claim::Known => return None,
-            Claim::OtherLength(known) => return Some(other_length(id, object, known)),
+            Claim::OtherLength(known) => return Some(other_length(object, known)),
             Claim::Mine => {}
         }
     }
     let bytes = match unit.take_bytes() {
         Ok(bytes) => bytes,
-        Err(error) => return Some(UnitReport::unreadable(by_key.unwrap_or_default(), &object.meta, error.to_string())),
+        Err(error) => return Some(UnitReport::unreadable(by_key.unwrap_or_else(|| place(object)), &object.meta, error.to_string())),
     };
     let id = by_key.unwrap_or_else(|| UnitId::of_bytes(&bytes));
     if by_key.is_none() && !matches!(pass.claimed.claim(id, bytes.len() as u64), Claim::Mine) {
@@ -484,9 +483,14 @@ fn read_unit(
     })
 }
 
-fn other_length(id: UnitId, object: &Announced, known: u64) -> UnitReport {
+fn other_length(object: &Announced, known: u64) -> UnitReport {
     let reason = format!("the same object came before with {known} bytes, now it has {}: not counted again", object.size);
-    UnitReport::unreadable(id, &object.meta, reason)
+    UnitReport::unreadable(place(object), &object.meta, reason)
+}
+
+/// Stands for a unit that has no identity of its own: unread, or beside the one that was read first.
+fn place(object: &Announced) -> UnitId {
+    UnitId::of_bytes(format!("at {} {}", object.meta.source, object.meta.key).as_bytes())
 }
 
 /// Adds one unit to the summary.

@@ -527,3 +527,26 @@ fn rejects_are_rows_with_position_and_sample() {
     assert!(!rows[0]["reason"].is_empty());
     assert!(Path::new(&folder.path("out")).join("rejects").exists());
 }
+
+/// What was set aside is told once, however often the same files are given, and again when it fails in another way.
+#[test]
+fn what_was_set_aside_is_said_once() {
+    use crate::harness::tables::table;
+    let folder = beside_good();
+    folder.write("in/line.log", &with_line(b"2 111122223333 eni-0a"));
+    folder.write("in/broken.log.gz", b"\x1f\x8b\x08\x00broken");
+    let key = "in/AWSLogs/111122223333/vpcflowlogs/eu-west-1/2023/11/14/111122223333_vpcflowlogs_eu-west-1_fl-0a_20231114T2215Z_a.log.gz";
+    folder.write(key, b"\x1f\x8b\x08\x00and so is this");
+    let out = folder.path("out");
+    for round in 1..=3 {
+        let outcome = replay(&[folder.path("in")], &out, &NO);
+        assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+        assert_eq!(number(&outcome.summary(), &["units", "quarantined"]), 2, "tried again, round {round}");
+        assert_eq!((table(&out, "rejects").len(), table(&out, "quarantine").len()), (1, 2), "round {round}");
+    }
+    // Mended, its records count.
+    folder.write(key, &gzip(good().replace("eni-0a", "eni-0b").as_bytes()));
+    let outcome = replay(&[folder.path("in")], &out, &NO);
+    assert_eq!((outcome.code, number(&outcome.summary(), &["records", "flow"])), (Some(1), GOOD));
+    assert_eq!(table(&out, "quarantine").len(), 2);
+}
