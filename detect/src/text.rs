@@ -91,6 +91,12 @@ pub fn port(port: u16, protocol: u8) -> String {
     }
 }
 
+/// True when [`port`] writes both alike: (port, protocol).
+#[must_use]
+pub fn same_port(a: (u16, u8), b: (u16, u8)) -> bool {
+    a.1 == b.1 && (a.0 == b.0 || matches!(a.1, 1 | 58))
+}
+
 /// `a, b and 3 more`
 #[must_use]
 pub fn listed<'a>(items: impl IntoIterator<Item = &'a str>, most: usize) -> String {
@@ -113,6 +119,16 @@ pub fn clean(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_are_the_same_when_they_read_the_same() {
+        let all: Vec<(u16, u8)> = [0, 8, 443].iter().flat_map(|port| [1, 6, 17, 58, 132].map(|protocol| (*port, protocol))).collect();
+        for a in &all {
+            for b in &all {
+                assert_eq!(same_port(*a, *b), port(a.0, a.1) == port(b.0, b.1), "{a:?} {b:?}");
+            }
+        }
+    }
 
     #[test]
     fn numbers_read_well() {

@@ -134,6 +134,35 @@ struct Tally {
     failed_first: usize,
 }
 
+/// Which first contacts a finding is made of.
+enum Wanted {
+    /// Those to one port of a protocol.
+    Port(u16, u8),
+    /// Those to one host.
+    Host(Ip),
+    /// Those that failed.
+    Failed,
+}
+
+/// Why an hour alarms.
+struct Alarm {
+    tally: Tally,
+    /// Past warm-up.
+    warm: bool,
+    /// The usual share of first contacts that are answered.
+    t0: f64,
+    /// Log-likelihoods of the hour, and of the last 24.
+    now: f64,
+    slow: f64,
+    /// Failed in the 23 hours before.
+    failed_before: u64,
+    is_slow: bool,
+    /// As [`half_answered`] and [`shape`] give them, where they are wide or deep enough.
+    half: Option<(usize, (u16, u8))>,
+    sweep: Option<(usize, (u16, u8))>,
+    scan: Option<(usize, Ip)>,
+}
+
 /// A first contact that counts: answered, or failed for another reason than that nobody reaches the peer.
 fn counts(look: &NetworkLook<'_, '_>, outage: &[Ip], pair: &Pair) -> bool {
     match pair.outcome {
@@ -176,17 +205,18 @@ fn half_answered(look: &NetworkLook<'_, '_>, outage: &[Ip]) -> Option<(usize, (u
 /// contacts count towards its shape. Ties go to the smaller port or address.
 #[allow(clippy::type_complexity)]
 fn shape(look: &NetworkLook<'_, '_>, outage: &[Ip]) -> (Option<(usize, (u16, u8))>, Option<(usize, Ip)>) {
-    let mut hosts: BTreeMap<(u16, u8), usize> = BTreeMap::new();
-    let mut ports: BTreeMap<u32, usize> = BTreeMap::new();
-    for pair in look.pairs.iter().filter(|p| counts(look, outage, p)) {
-        *hosts.entry((pair.port, pair.protocol)).or_default() += 1;
-        *ports.entry(pair.peer).or_default() += 1;
-    }
+    let counted = || look.pairs.iter().filter(|p| counts(look, outage, p));
+    let widest = most(counted().map(|p| (p.port, p.protocol)).collect());
     // Peers are sorted by address.
-    let widest = hosts.into_iter().max_by(|a, b| a.1.cmp(&b.1).then_with(|| b.0.cmp(&a.0)));
-    let deepest = ports.into_iter().max_by(|a, b| a.1.cmp(&b.1).then_with(|| b.0.cmp(&a.0)));
+    let deepest = most(counted().map(|p| p.peer).collect());
     let ip = |peer: u32| look.network.peers.get(peer as usize).map(|p| p.ip);
-    (widest.map(|(port, n)| (n, port)), deepest.and_then(|(peer, n)| Some((n, ip(peer)?))))
+    (widest, deepest.and_then(|(n, peer)| Some((n, ip(peer)?))))
+}
+
+/// What occurs most often, and how often; ties go to the smaller one.
+fn most<T: Ord + Copy>(mut items: Vec<T>) -> Option<(usize, T)> {
+    items.sort_unstable();
+    items.chunk_by(|a, b| a == b).map(|same| (same.len(), same[0])).max_by(|a, b| a.0.cmp(&b.0).then_with(|| b.1.cmp(&a.1)))
 }
 
 impl Detector for Scan {
@@ -207,7 +237,7 @@ impl Detector for Scan {
 
     fn learn(&self, profile: &mut NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>, _delta: &mut FleetDelta) {
         let tally = tally(look, context.outage);
-        let alarm = self.scanning(profile, look, context).is_some();
+        let alarm = self.alarm(profile, look, context).is_some();
         let scan = &mut profile.scan;
         let oldest = context.hour.0.saturating_sub(PAIRS_HOURS - 1);
         for past in scan.hours.iter().filter(|h| h.hour.0 < oldest && !h.alarmed) {
@@ -246,7 +276,8 @@ impl Detector for Scan {
 }
 
 impl Scan {
-    fn scanning(&self, profile: &NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Option<Finding> {
+    /// What `scanning` tells of, if anything: numbers alone, for learning asks it of every hour, too.
+    fn alarm(&self, profile: &NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Option<Alarm> {
         let tally = tally(look, context.outage);
         if tally.failed == 0 {
             return None;
@@ -264,21 +295,27 @@ impl Scan {
         if now < ALARM && !is_slow && half.is_none() {
             return None;
         }
-        let network = look.network;
-        let said = network.said();
-        let ip_of = |peer: u32| network.peers.get(peer as usize).map(|p| p.ip);
         let (sweep, scan) = shape(look, context.outage);
         let sweep = half.or_else(|| sweep.filter(|s| s.0 >= SWEEP_HOSTS));
         let scan = scan.filter(|s| s.0 >= SCAN_PORTS && half.is_none());
         if !warm && sweep.is_none() && scan.is_none() {
             return None;
         }
+        Some(Alarm { tally, warm, t0, now, slow, failed_before: f, is_slow, half, sweep, scan })
+    }
+
+    fn scanning(&self, profile: &NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Option<Finding> {
+        let Alarm { tally, warm, t0, now, slow, failed_before: f, is_slow, half, sweep, scan } = self.alarm(profile, look, context)?;
+        let network = look.network;
+        let said = network.said();
+        let ip_of = |peer: u32| network.peers.get(peer as usize).map(|p| p.ip);
         let l = if is_slow { slow } else { now };
         let mut s_walk = (l / core::f64::consts::LN_10).min(CAP);
-        let (subject_kind, subject, title, severity, technique);
+        let (subject_kind, subject, title, severity, technique, wanted);
         let tries = |n: usize| text::count(n as u64, "failed first contact");
         match (sweep, scan) {
             (Some((hosts, (port, protocol))), other) if other.is_none_or(|o| o.0 < hosts) => {
+                wanted = Wanted::Port(port, protocol);
                 let port = text::port(port, protocol);
                 (subject_kind, subject) = ("port", format!("port {port}"));
                 title = format!("{said} swept {} on port {port}", text::count(hosts as u64, "host"));
@@ -289,12 +326,14 @@ impl Scan {
                 technique = "T1018";
             }
             (_, Some((ports, ip))) => {
+                wanted = Wanted::Host(ip);
                 (subject_kind, subject) = ("host", ip.to_string());
                 title = format!("{said} scanned {} of {ip}", text::count(ports as u64, "port"));
                 severity = level(s_walk, context.config).unwrap_or(Severity::Medium).max(Severity::Medium);
                 technique = "T1046";
             }
             _ => {
+                wanted = Wanted::Failed;
                 (subject_kind, subject) = ("contacts", "many failed contacts".to_owned());
                 title = if is_slow {
                     format!("{said} failed to reach new peers again and again over 24 hours")
@@ -306,10 +345,10 @@ impl Scan {
                 technique = "T1046";
             }
         }
-        let wanted = |pair: &Pair| match subject_kind {
-            "port" => format!("port {}", text::port(pair.port, pair.protocol)) == subject,
-            "host" => ip_of(pair.peer).is_some_and(|ip| ip.to_string() == subject),
-            _ => pair.outcome == Outcome::Failed,
+        let wanted = |pair: &Pair| match wanted {
+            Wanted::Port(port, protocol) => text::same_port((pair.port, pair.protocol), (port, protocol)),
+            Wanted::Host(ip) => ip_of(pair.peer) == Some(ip),
+            Wanted::Failed => pair.outcome == Outcome::Failed,
         };
         let pairs: Vec<&Pair> = look.pairs.iter().filter(|p| wanted(p)).collect();
         let contacts: Vec<Contact> = contacts_of(look, &pairs);
@@ -482,24 +521,19 @@ impl Scan {
         let mut findings = Vec::new();
         for (ip, (mut sources, mut ports, contacts)) in targets {
             sources.sort_unstable();
+            // Who was refused at many ports and answered at another has found something.
+            let busy: Vec<Ip> = sources.chunk_by(|a, b| a == b).filter(|tries| tries.len() >= SCAN_PORTS).map(|tries| tries[0]).collect();
             sources.dedup();
             ports.sort_unstable();
             ports.dedup();
             if sources.len() < SWEEP_HOSTS && ports.len() < SCAN_PORTS {
                 continue;
             }
-            // Who was refused at many ports and answered at another has found something.
-            let mut by_source: BTreeMap<Ip, usize> = BTreeMap::new();
-            for contact in &contacts {
-                *by_source.entry(contact.peer).or_default() += 1;
+            let mut answered: Vec<Contact> = Vec::new();
+            if !busy.is_empty() {
+                let good = network.inbound.iter().filter(|c| c.outcome == Outcome::Succeeded && busy.binary_search(&c.peer).is_ok());
+                answered.extend(good.filter(|c| own(c) == ip).copied());
             }
-            let answered: Vec<Contact> = network
-                .inbound
-                .iter()
-                .filter(|c| own(c) == ip && by_source.get(&c.peer).is_some_and(|n| *n >= SCAN_PORTS))
-                .filter(|c| c.outcome == Outcome::Succeeded)
-                .copied()
-                .collect();
             let severity = if answered.is_empty() { Severity::Informational } else { Severity::Low };
             let mut finding = draft::<Self>(context, &network.id, &network.name, network.region.as_deref());
             fill(&mut finding, look, &contacts);
@@ -640,6 +674,13 @@ mod tests {
     fn ten_net_failures_alarm_at_a_usual_success_of_eighty_percent() {
         assert!(walk(0.0, 9.0, 0.8) < ALARM && walk(0.0, 10.0, 0.8) >= ALARM);
         assert!(walk(5.0, 14.0, 0.8) < ALARM && walk(0.0, 58.0, 0.95) > ALARM);
+    }
+
+    #[test]
+    fn what_occurs_most_wins_and_ties_go_to_the_smaller() {
+        assert_eq!(most::<u8>(vec![]), None);
+        assert_eq!(most(vec![3, 1, 3, 2]), Some((2, 3)));
+        assert_eq!(most(vec![3, 1, 3, 1, 2]), Some((2, 1)));
     }
 
     #[test]
