@@ -142,7 +142,13 @@ impl Judge {
 
     /// Takes the joined findings of all accounts out, for days that get no more.
     pub fn take_findings(&mut self) -> Vec<Finding> {
-        std::mem::take(&mut self.incidents).into_values().flat_map(|i| i.standing().collect::<Vec<_>>()).collect()
+        std::mem::take(&mut self.incidents).into_values().flat_map(Incidents::into_standing).collect()
+    }
+
+    /// Takes the findings of all accounts out, joined and as parts, for days that may get more.
+    pub fn take_open_findings(&mut self) -> (Vec<Finding>, BTreeMap<String, Incidents>) {
+        let incidents = std::mem::take(&mut self.incidents);
+        (incidents.values().flat_map(Incidents::standing).collect(), incidents)
     }
 
     /// Warm-up over all accounts.

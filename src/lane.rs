@@ -534,10 +534,12 @@ impl Lane {
 fn run_files(mut blocks: Vec<Block>) -> Vec<(Vec<u8>, Vec<BlockRef>)> {
     blocks.sort_by(|a, b| (a.hour.day(), &a.account, a.hour, &a.bytes).cmp(&(b.hour.day(), &b.account, b.hour, &b.bytes)));
     let mut files: Vec<(Vec<u8>, Vec<BlockRef>)> = Vec::new();
+    let mut left: usize = blocks.iter().map(|b| b.bytes.len()).sum();
     for block in blocks {
         if files.last().is_none_or(|(bytes, _)| bytes.len() + block.bytes.len() > RUN_BYTES_MAX) {
-            files.push((Vec::new(), Vec::new()));
+            files.push((Vec::with_capacity(left.min(RUN_BYTES_MAX)), Vec::new()));
         }
+        left -= block.bytes.len();
         if let Some((bytes, refs)) = files.last_mut() {
             refs.push(BlockRef { account: block.account, hour: block.hour, offset: bytes.len() as u64, len: block.bytes.len() as u64 });
             bytes.extend_from_slice(&block.bytes);

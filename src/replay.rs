@@ -264,12 +264,15 @@ impl Replay {
             open = Some(day);
             let blocks = DayBlocks::read(lane, day)?;
             said.absorb(judge.day(&bench, &blocks.by_account())?);
-            if day.next().start() > sealed_until || Some(&day) == days.last() {
+            let findings = if day.next().start() > sealed_until || Some(&day) == days.last() {
                 // `run` may go on here: these incidents can still grow.
-                let incidents = judge.incidents.clone();
+                let (findings, incidents) = judge.take_open_findings();
                 last_judged = Some((day, Learned { incidents, ..Learned::default() }));
-            }
-            standing.extend(judge.take_findings().into_iter().map(|f| {
+                findings
+            } else {
+                judge.take_findings()
+            };
+            standing.extend(findings.into_iter().map(|f| {
                 let sealed = f.window_end <= sealed_until;
                 (f, sealed)
             }));

@@ -82,6 +82,13 @@ impl Incidents {
         self.parts.values().filter_map(join)
     }
 
+    /// [`Self::standing`] of what nobody asks for again.
+    #[must_use]
+    pub fn into_standing(self) -> Vec<Finding> {
+        let alone = |mut parts: BTreeMap<Hour, Finding>| if parts.len() == 1 { parts.pop_first().map(|p| p.1) } else { join(&parts) };
+        self.parts.into_values().filter_map(alone).collect()
+    }
+
     /// Number of findings that stand.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -191,6 +198,17 @@ mod tests {
         incidents.replace_hour("1", Hour(25), Vec::new());
         incidents.replace_hour("1", Hour(26), Vec::new());
         assert!(incidents.is_empty() && incidents.hours.is_empty());
+    }
+
+    #[test]
+    fn what_is_taken_out_is_what_stands() {
+        let mut incidents = Incidents::default();
+        for one in [part(1, 5, 0, 3), part(1, 6, 1, 2), part(2, 6, 0, 9)] {
+            incidents.add(one);
+        }
+        let standing: Vec<Finding> = incidents.standing().collect();
+        assert_eq!(standing.len(), 2);
+        assert_eq!(incidents.into_standing(), standing);
     }
 
     proptest! {

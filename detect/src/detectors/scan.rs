@@ -605,11 +605,10 @@ pub(crate) fn own_address(network: &NetworkHour<'_>, contact: &Contact) -> Ip {
 
 /// A few of those who were refused, the busiest first.
 fn list_of_sources(network: &NetworkHour<'_>, contacts: &[Contact], context: &Context<'_>) -> String {
-    let mut count: BTreeMap<Ip, usize> = BTreeMap::new();
-    for contact in contacts {
-        *count.entry(contact.peer).or_default() += 1;
-    }
-    let mut tries: Vec<(std::cmp::Reverse<usize>, Ip)> = count.into_iter().map(|(ip, n)| (std::cmp::Reverse(n), ip)).collect();
+    let mut sources: Vec<Ip> = contacts.iter().map(|c| c.peer).collect();
+    sources.sort_unstable();
+    let mut tries: Vec<(std::cmp::Reverse<usize>, Ip)> =
+        sources.chunk_by(|a, b| a == b).map(|same| (std::cmp::Reverse(same.len()), same[0])).collect();
     tries.sort_unstable();
     let eni = contacts.first().and_then(|c| network.enis.get(c.eni as usize)).map_or("", |e| e.eni);
     let names: Vec<String> = tries
