@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use flowtrail_detect::{AccountProfiles, Block, Finding, Fleet, Learning};
-use flowtrail_enrich::Fact;
+use flowtrail_enrich::{Fact, Words};
 use flowtrail_ingest::{Day, EventTime, Hour, UnitId};
 use flowtrail_sink::{CommitLog, Draft, Outcome, OutputFile, SegmentReader, SegmentRef, SegmentWriter, Store, TableFile};
 use serde::{Deserialize, Serialize};
@@ -277,6 +277,10 @@ pub struct Lane {
     archives: Vec<SegmentRef>,
     /// Bytes of run files that may be held in memory.
     pub held_max: u64,
+    /// The newest commit that said anything before this process, and no claim since, said all again.
+    pub rolled_up: bool,
+    /// Table files of that commit.
+    pub last_files: Vec<String>,
 }
 
 /// How much of the state is loaded.
@@ -312,12 +316,16 @@ impl Lane {
         }
         let alive = loaded.segments.iter().filter(|s| s.purpose == RUN).cloned().collect();
         let (positions, clocks) = loaded.latest().map(|c| (c.draft.positions.clone(), c.draft.clocks.clone())).unwrap_or_default();
+        // Claims say nothing.
+        let last = loaded.commits.iter().rev().map(|c| &c.draft).find(|draft| !draft.segments.is_empty() || !draft.files.is_empty());
+        let rolled_up = last.is_some_and(|draft| draft.roll_up);
+        let last_files = last.map(|draft| draft.files.iter().map(|f| f.key.clone()).collect()).unwrap_or_default();
         if loaded.latest().is_some() && log.claim(known.judged.config_hash, seen_at)? == Outcome::Superseded {
             bail!("{} is being written by another process; start again when it has ended", state.describe());
         }
         log.publish()?;
         log.sweep()?;
-        Ok(Self { state, output, log, known, positions, clocks, alive, archives, held_max: 0 })
+        Ok(Self { state, output, log, known, positions, clocks, alive, archives, held_max: 0, rolled_up, last_files })
     }
 
     /// Writes output files under temporary names, for the next commit.
@@ -554,7 +562,17 @@ impl Known {
         while let Some(record) = reader.next().transpose()? {
             match record.kind {
                 UNITS => self.ledger.extend(reader.value::<Vec<UnitRecord>>(&record)?.into_iter().map(|u| (u.id, u))),
-                FACTS => self.facts.extend(reader.value::<Vec<Fact>>(&record)?),
+                FACTS => {
+                    let mut facts = reader.value::<Vec<Fact>>(&record)?;
+                    let mut words = Words::default();
+                    facts.iter_mut().for_each(|fact| fact.share_words(&mut words));
+                    if self.facts.is_empty() {
+                        // Made in one go: half the nodes of one that grows in order.
+                        self.facts = facts.into_iter().collect();
+                    } else {
+                        self.facts.extend(facts);
+                    }
+                }
                 FACTS_SINCE => self.facts_since.push(reader.value(&record)?),
                 RUNS => self.runs.extend(reader.value::<Vec<Run>>(&record)?),
                 FINDINGS => self.findings.extend(reader.value::<Vec<(String, Kept)>>(&record)?),

@@ -47,6 +47,7 @@ struct Sums {
 pub struct FleetDelta {
     sums: Sums,
     /// Entities that learned a key less those that lost it.
+    #[serde(deserialize_with = "crate::full_map::read")]
     keys: BTreeMap<u64, i32>,
     /// Entities that came less those that went, by space.
     entities: [i32; SPACES],
@@ -58,6 +59,7 @@ pub struct Fleet {
     /// Days up to this one are in `sums`, `keys` and `entities`.
     through: Day,
     sums: Sums,
+    #[serde(deserialize_with = "crate::full_map::read")]
     keys: BTreeMap<u64, i32>,
     entities: [i64; SPACES],
     /// Newer days, not yet everybody's.

@@ -12,6 +12,7 @@ pub mod escalation;
 pub mod event_id;
 pub mod finding;
 pub mod fleet;
+mod full_map;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -25,6 +25,7 @@ pub const DEPLOY_HOURS: i32 = 24;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AccountProfiles {
     /// By identity.
+    #[serde(deserialize_with = "crate::full_map::read")]
     pub entities: BTreeMap<EntityId, EntityProfile>,
     /// Functions changed in the last day, and when.
     pub deploys: BTreeMap<Box<str>, Hour>,

@@ -223,8 +223,13 @@ impl Account {
     fn members<'a>(&'a self, history: &InterfaceHistory, last: i64) -> (Vec<&'a Member>, bool) {
         let Some(subnet) = &history.subnet else { return (Vec::new(), false) };
         // Somebody who changes the groups by hand changes nothing about who uses the interface; so all groups it ever had count.
-        let mut groups: Vec<&Vec<Word>> =
-            history.spells.iter().filter(|s| s.from <= last).filter_map(|s| s.interface.groups.as_ref()).chain(&history.disputed).collect();
+        let mut groups: Vec<&Vec<Word>> = history
+            .spells
+            .iter()
+            .filter(|s| s.from <= last)
+            .filter_map(|s| s.interface().groups.as_ref())
+            .chain(&history.disputed)
+            .collect();
         groups.sort();
         groups.dedup();
         let members = groups.iter().filter_map(|g| self.pairs.get(&(subnet.clone(), (*g).clone()))).flatten().collect();
@@ -240,9 +245,9 @@ impl Account {
         }
         let Some(mark) = lambda else {
             let spell = history.at(last);
-            let known = spell.filter(|s| s.interface != Interface { eni: history.eni.clone(), ..Interface::default() });
+            let known = spell.filter(|s| *s.interface() != Interface { eni: history.eni.clone(), ..Interface::default() });
             return match known {
-                Some(spell) => Answer { attribution: Attribution::Other, owner: Some(spell.owner.clone()), ..unheld },
+                Some(spell) => Answer { attribution: Attribution::Other, owner: spell.owner().cloned(), ..unheld },
                 // Heard of by its deletion alone.
                 None => Answer { attribution: Attribution::Unknown, ..unheld },
             };

@@ -11,6 +11,43 @@ pub use crate::fact_files::facts_of_file;
 /// An id or name: shared, because millions of facts speak of few things.
 pub type Word = Arc<str>;
 
+/// Words met so far, one copy each: facts that were read from the state bring a copy of their own of every word.
+#[derive(Debug, Default)]
+pub struct Words(hashbrown::HashSet<Word>);
+
+impl Words {
+    fn share(&mut self, word: &mut Word) {
+        *word = self.0.get_or_insert_with(&**word, |text| Word::from(text)).clone();
+    }
+
+    fn share_config(&mut self, config: &mut VpcConfig) {
+        config.subnets.iter_mut().chain(&mut config.groups).for_each(|word| self.share(word));
+    }
+}
+
+impl Fact {
+    /// Shares the words that many facts have in common; the fact is equal to what it was.
+    pub fn share_words(&mut self, words: &mut Words) {
+        match &mut self.kind {
+            FactKind::InterfaceSeen(shown) | FactKind::InterfaceCreated(shown) => {
+                let Some(shown) = Arc::get_mut(shown) else { return };
+                let one = [&mut shown.vpc, &mut shown.subnet, &mut shown.interface_type, &mut shown.instance_owner];
+                one.into_iter().flatten().chain(shown.groups.iter_mut().flatten()).for_each(|word| words.share(word));
+            }
+            FactKind::FunctionSeen(state) => {
+                if let Some(config) = Arc::get_mut(state).and_then(|state| state.vpc.as_mut()) {
+                    words.share_config(config);
+                }
+            }
+            FactKind::FunctionCreated { vpc: VpcChange::Now(config), .. }
+            | FactKind::FunctionChanged { vpc: VpcChange::Now(config), .. } => {
+                words.share_config(config);
+            }
+            _ => {}
+        }
+    }
+}
+
 /// One fact. `Ord` so that a set of facts has one order on every machine.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Fact {
@@ -206,4 +243,33 @@ pub fn management_hour<'c>(call: &'c ApiCall<'_>) -> Option<(&'c str, &'c str, H
 #[must_use]
 pub fn management_fact(account: &str, region: &str, hour: Hour) -> Fact {
     Fact { at: Some(hour.start()), account: Some(account.to_owned()), region: Some(region.to_owned()), kind: FactKind::ManagementDelivered }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_words_change_no_fact() {
+        let seen = |eni: &str| Fact {
+            at: None,
+            account: None,
+            region: None,
+            kind: FactKind::InterfaceSeen(Arc::new(Interface {
+                eni: eni.into(),
+                vpc: Some("vpc-1".into()),
+                groups: Some(vec!["sg-1".into()]),
+                ..Interface::default()
+            })),
+        };
+        let (mut words, mut facts) = (Words::default(), vec![seen("eni-1"), seen("eni-2")]);
+        facts.iter_mut().for_each(|fact| fact.share_words(&mut words));
+        assert_eq!(facts, [seen("eni-1"), seen("eni-2")]);
+        let vpcs: Vec<&Word> = facts
+            .iter()
+            .filter_map(|fact| if let FactKind::InterfaceSeen(shown) = &fact.kind { shown.vpc.as_ref() } else { None })
+            .collect();
+        assert!(Arc::ptr_eq(vpcs[0], vpcs[1]), "two copies of one word");
+    }
 }

@@ -1,5 +1,7 @@
 //! One interface over time.
 
+use std::sync::Arc;
+
 use flowtrail_ingest::Ip;
 
 use crate::fact::{Interface, Word};
@@ -11,8 +13,8 @@ use crate::proof::Region;
 /// What one dated fact says of an interface. The order is that of facts of the same second.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Told {
-    Created(std::sync::Arc<Interface>),
-    Seen(std::sync::Arc<Interface>),
+    Created(Arc<Interface>),
+    Seen(Arc<Interface>),
     Groups(Vec<Word>),
     Added(Vec<(Ip, u8)>),
     Removed(Vec<(Ip, u8)>),
@@ -37,10 +39,11 @@ pub(crate) struct Spell {
     /// `i64::MIN` for the first: what is known first is taken for the time before too, as an interface's id, subnet and
     /// purpose do not change.
     pub(crate) from: i64,
-    pub(crate) interface: Interface,
-    pub(crate) owner: Owner,
-    pub(crate) peer: PeerName,
-    pub(crate) entity: NetworkEntity,
+    /// The fact's own copy, where nothing had to be added to it.
+    interface: Arc<Interface>,
+    /// Owner and name of what is not Lambda's: reading its marks takes time. Lambda's follow from the groups and would be
+    /// most of the memory of an organisation with many functions.
+    holder: Option<Box<(Owner, PeerName)>>,
 }
 
 /// All that is known of one interface.
@@ -73,7 +76,7 @@ pub(crate) fn history(
     account: &Word,
     region: &Word,
     mut told: Vec<(i64, Told)>,
-    mut undated: Vec<std::sync::Arc<Interface>>,
+    mut undated: Vec<Arc<Interface>>,
     place: &Region,
 ) -> Option<InterfaceHistory> {
     told.sort();
@@ -177,15 +180,23 @@ pub(crate) fn history(
         End::At(at) => at,
         End::Between(last, _) => last.saturating_add(1),
     };
-    let is_lambda = lambda.is_some();
-    let spells = states
+    let shown: Vec<&Arc<Interface>> = told
+        .iter()
+        .filter_map(|(_, t)| match t {
+            Told::Created(shown) | Told::Seen(shown) => Some(shown),
+            _ => None,
+        })
+        .chain(&undated)
+        .collect();
+    let mut spells: Vec<Spell> = states
         .into_iter()
         .map(|(from, interface)| {
-            let entity = entity_of(&interface, region, is_lambda);
-            let (owner, peer) = names_of(&interface, region, &entity, is_lambda);
-            Spell { from, interface, owner, peer, entity }
+            let holder = lambda.is_none().then(|| Box::new(names_of(&interface, region)));
+            let interface = shown.iter().find(|s| ****s == interface).map_or_else(|| Arc::new(interface), |s| Arc::clone(s));
+            Spell { from, interface, holder }
         })
         .collect();
+    spells.shrink_to_fit();
     Some(InterfaceHistory {
         eni: eni.clone(),
         account: account.clone(),
@@ -203,7 +214,29 @@ pub(crate) fn history(
     })
 }
 
+impl Spell {
+    /// The interface as it was.
+    pub(crate) fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// Who held it, if not Lambda.
+    pub(crate) fn owner(&self) -> Option<&Owner> {
+        self.holder.as_ref().map(|h| &h.0)
+    }
+}
+
 impl InterfaceHistory {
+    /// The entity that its behaviour is learned for.
+    pub(crate) fn entity(&self, spell: &Spell) -> NetworkEntity {
+        entity_of(&spell.interface, &self.region, self.lambda.is_some())
+    }
+
+    /// What others see at its addresses.
+    pub(crate) fn peer(&self, spell: &Spell) -> PeerName {
+        spell.holder.as_ref().map_or_else(|| lambda_name(&self.entity(spell)), |h| h.1.clone())
+    }
+
     /// What it was at a moment.
     pub(crate) fn at(&self, at: i64) -> Option<&Spell> {
         let after = self.spells.partition_point(|s| s.from <= at);
@@ -306,12 +339,14 @@ fn entity_of(interface: &Interface, region: &str, lambda: bool) -> NetworkEntity
     }
 }
 
-fn names_of(interface: &Interface, region: &str, entity: &NetworkEntity, lambda: bool) -> (Owner, PeerName) {
-    if !lambda {
-        let holder = holder(interface, region);
-        let peer = PeerName { kind: PeerKind::Owner, key: holder.key, name: holder.spoken, kind_word: holder.owner.kind.clone() };
-        return (holder.owner, peer);
-    }
+fn names_of(interface: &Interface, region: &str) -> (Owner, PeerName) {
+    let holder = holder(interface, region);
+    let peer = PeerName { kind: PeerKind::Owner, key: holder.key, name: holder.spoken, kind_word: holder.owner.kind.clone() };
+    (holder.owner, peer)
+}
+
+/// A Lambda interface as others see it.
+fn lambda_name(entity: &NetworkEntity) -> PeerName {
     let (key, shown) = match entity {
         NetworkEntity::Group { region, vpc, security_groups } => {
             let groups = security_groups.join(",");
@@ -319,7 +354,5 @@ fn names_of(interface: &Interface, region: &str, entity: &NetworkEntity, lambda:
         }
         NetworkEntity::Interface { eni } => (format!("lambda:{eni}"), eni.clone()),
     };
-    let name = format!("Lambda functions of {shown}");
-    let owner = Owner { kind: "lambda".to_owned(), id: key.clone(), name: name.clone() };
-    (owner, PeerName { kind: PeerKind::Owner, key, name, kind_word: "lambda".to_owned() })
+    PeerName { kind: PeerKind::Owner, key, name: format!("Lambda functions of {shown}"), kind_word: "lambda".to_owned() }
 }

@@ -30,6 +30,6 @@ mod spans;
 pub mod timeline;
 
 pub use book::{AddressBook, AddressBookBuilder, ListHit, ListReport};
-pub use fact::{Fact, FactKind, facts_of_call, facts_of_file, management_fact, management_hour};
+pub use fact::{Fact, FactKind, Words, facts_of_call, facts_of_file, management_fact, management_hour};
 pub use names::{Attributed, Attribution, Candidate, EniOwnerRow, NetworkEntity, Owner, PeerKind, PeerName};
 pub use timeline::Timelines;

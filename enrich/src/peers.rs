@@ -47,20 +47,20 @@ impl PeerIndex {
                     continue;
                 }
                 let hold = Hold { from, to, interface: number };
-                for ip in &spell.interface.addresses {
+                for ip in &spell.interface().addresses {
                     push(index.addresses.entry(*ip).or_default(), hold);
                     if let Some(vpc) = history.vpc.as_ref().filter(|_| ip.is_v4()) {
                         let since = index.blocks.entry((vpc.clone(), masked(*ip, 16))).or_insert(from);
                         *since = (*since).min(from);
                     }
                 }
-                for prefix in &spell.interface.prefixes {
+                for prefix in &spell.interface().prefixes {
                     push(index.prefixes.entry(*prefix).or_default(), hold);
                     if !index.lengths.contains(&prefix.1) {
                         index.lengths.push(prefix.1);
                     }
                 }
-                for ip in &spell.interface.public {
+                for ip in &spell.interface().public {
                     push(index.public.entry(*ip).or_default(), hold);
                 }
             }
@@ -113,7 +113,7 @@ impl PeerIndex {
         // Spells of one interface touch: together they must reach from the first to the last second.
         let covers = holds.iter().map(|h| h.from).min()? <= first && holds.iter().map(|h| h.to).max()? > last;
         let history = self.interfaces.get(interface as usize)?;
-        covers.then(|| history.at(last).map(|s| s.peer.clone()))?
+        covers.then(|| history.at(last).map(|s| history.peer(s)))?
     }
 }
 

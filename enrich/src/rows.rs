@@ -83,7 +83,7 @@ fn doubt(history: &InterfaceHistory, at: i64) -> Option<String> {
 }
 
 fn primary(history: &InterfaceHistory, spell: usize) -> Option<flowtrail_ingest::Ip> {
-    history.spells.get(spell)?.interface.addresses.first().copied()
+    history.spells.get(spell)?.interface().addresses.first().copied()
 }
 
 fn row(history: &InterfaceHistory, invocations: &Invocations, stretch: Stretch, end: Option<i64>, as_of: i64) -> EniOwnerRow {

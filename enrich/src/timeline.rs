@@ -42,6 +42,10 @@ struct Known {
 struct Touched {
     accounts: BTreeSet<Word>,
     loose: bool,
+    /// Regions met: few, and every fact names one.
+    regions: HashSet<Word>,
+    /// Facts that are not in their accounts yet.
+    fresh: BTreeMap<Word, Vec<Kept>>,
 }
 
 impl Timelines {
@@ -60,13 +64,15 @@ impl Timelines {
         for fact in new {
             self.keep(fact, &mut touched);
         }
+        self.settle(&mut touched);
         if !touched.accounts.is_empty() || touched.loose {
             self.rebuild(touched);
         }
     }
 
     fn keep(&mut self, fact: Fact, touched: &mut Touched) {
-        let region = fact.region.as_deref().filter(|r| !r.is_empty()).map(Word::from);
+        let region =
+            fact.region.as_deref().filter(|r| !r.is_empty()).map(|r| touched.regions.get_or_insert_with(r, |r| Word::from(r)).clone());
         let Some(account) = fact.account.as_deref().filter(|a| !a.is_empty()) else {
             if let Some(eni) = fact.kind.eni().cloned() {
                 let kept = Kept { at: fact.at.map(|t| t.0), region, kind: fact.kind };
@@ -97,9 +103,24 @@ impl Timelines {
                     FactKind::FunctionSeen(shown) => FactKind::FunctionSeen(shared(&mut self.functions, shown)),
                     kind => kind,
                 };
-                if known.facts.insert(Kept { at: at.map(|t| t.0), region, kind }) {
-                    touched.accounts.insert(account);
-                }
+                touched.fresh.entry(account).or_default().push(Kept { at: at.map(|t| t.0), region, kind });
+            }
+        }
+    }
+
+    /// Puts fresh facts into their accounts.
+    fn settle(&mut self, touched: &mut Touched) {
+        for (account, fresh) in std::mem::take(&mut touched.fresh) {
+            let known = self.accounts.entry(account.clone()).or_default();
+            let before = known.facts.len();
+            if before == 0 {
+                // Made in one go: a set that grows in order has its nodes half empty.
+                known.facts = fresh.into_iter().collect();
+            } else {
+                known.facts.extend(fresh);
+            }
+            if known.facts.len() > before {
+                touched.accounts.insert(account);
             }
         }
     }
@@ -168,8 +189,8 @@ impl Timelines {
     /// The entity that the behaviour of `eni` at `at` is learned for.
     #[must_use]
     pub fn entity(&self, account: &str, eni: &str, at: EventTime) -> NetworkEntity {
-        let spell = self.find(account, eni).and_then(|(_, history)| history.at(at.0));
-        spell.map_or_else(|| NetworkEntity::Interface { eni: eni.to_owned() }, |s| s.entity.clone())
+        let known = self.find(account, eni).and_then(|(_, history)| Some(history.entity(history.at(at.0)?)));
+        known.unwrap_or_else(|| NetworkEntity::Interface { eni: eni.to_owned() })
     }
 
     /// True if the timeline gives `ip` to `eni` at some time in `[first, last]` (primary, secondary or by prefix).

@@ -8,6 +8,7 @@ use flowtrail_ingest::{Day, Hour};
 use flowtrail_sink::Table;
 
 use super::{Live, Run};
+use crate::judging::Judge;
 use crate::lane::{Changes, Learned};
 use crate::publish::{self, Rows};
 use crate::setup::now;
@@ -115,22 +116,19 @@ impl Run {
             live.replace_snapshot(table, &mut changes);
         }
         live.commits += 1;
-        live.lane.commit(changes, self.setup.config_hash, now(), roll_up)?;
-        // All of the profiles, a second time: not longer than they are needed.
-        live.lane.known.learned = None;
+        // What is learned may be most of the memory: it is lent to the commit, not copied.
+        if changes.learned {
+            live.lend_learned();
+        }
+        let committed = live.lane.commit(changes, self.setup.config_hash, now(), roll_up);
+        live.take_learned_back();
+        committed?;
         self.gauges.committed(now());
         Ok(())
     }
 
+    /// The next commit says what is learned.
     fn keep_learned(&self, live: &mut Live) {
-        live.lane.known.learned = Some(Learned {
-            sealed_before: live.sealed_before,
-            profiles: live.judge.profiles.clone(),
-            fleet: live.judge.fleet.clone(),
-            deltas: live.judge.deltas.clone(),
-            open_day: live.open_day,
-            incidents: live.judge.incidents.clone(),
-        });
         live.pending.learned = true;
         live.learned_before = live.sealed_before;
         live.profiles_written = Instant::now();
@@ -144,14 +142,30 @@ impl Run {
         }
         let known_until = live.lane.known.facts.iter().filter_map(|f| f.at).max().unwrap_or_else(now);
         let day = live.sealed_before.map_or(known_until.day(), |h| Hour(h.0.saturating_sub(1)).day()).min(known_until.day());
-        let mut rows = self.day_rows(live, day);
-        self.cover(live, &mut rows, ALL);
-        self.keep_learned(live);
-        live.lane.known.judged.learning = live.judge.learning(day);
-        live.pending.judged = true;
-        self.write_with(live, rows, true)?;
+        let learning = live.judge.learning(day);
+        if !self.stands(live, day, &learning) {
+            let mut rows = self.day_rows(live, day);
+            self.cover(live, &mut rows, ALL);
+            self.keep_learned(live);
+            live.lane.known.judged.learning = learning;
+            live.pending.judged = true;
+            self.write_with(live, rows, true)?;
+        }
         self.sum_up(live);
         Ok(())
+    }
+
+    /// True when the last commit was an orderly end, too, and nothing was read, learned or sealed since: writing tables and
+    /// profiles would only write them again.
+    fn stands(&self, live: &Live, day: Day, learning: &[flowtrail_detect::Learning]) -> bool {
+        let written =
+            [Table::Profiles, Table::EniOwners].into_iter().filter(|t| self.setup.tables.iter().any(|w| w == t.name())).all(|table| {
+                let folder = format!("{}/dt={day}/", table.name());
+                live.lane.last_files.iter().any(|key| key.starts_with(&folder))
+            });
+        let quiet = live.pending.is_empty() && live.rows_empty() && live.said.observations.is_empty();
+        let learned = live.sealed_before == live.learned_before && !live.again && live.lane.known.judged.learning == learning;
+        live.commits == 0 && live.lane.rolled_up && written && quiet && learned && live.lane.known.coverage.rows_before(ALL).is_empty()
     }
 
     /// The summary's parts that tell how things stand.
@@ -174,6 +188,25 @@ impl Run {
 }
 
 impl Live {
+    /// Puts what is learned where commits take it from.
+    fn lend_learned(&mut self) {
+        self.lane.known.learned = Some(Learned {
+            sealed_before: self.sealed_before,
+            profiles: std::mem::take(&mut self.judge.profiles),
+            fleet: std::mem::take(&mut self.judge.fleet),
+            deltas: std::mem::take(&mut self.judge.deltas),
+            open_day: self.open_day,
+            incidents: std::mem::take(&mut self.judge.incidents),
+        });
+    }
+
+    /// Judging has it again.
+    fn take_learned_back(&mut self) {
+        if let Some(Learned { profiles, fleet, deltas, incidents, .. }) = self.lane.known.learned.take() {
+            self.judge = Judge { profiles, fleet, deltas, incidents };
+        }
+    }
+
     /// A snapshot written again for the same day replaces the one before; that of another day stays.
     fn replace_snapshot(&mut self, table: Table, changes: &mut Changes) {
         let prefix = format!("{}/", table.name());
