@@ -1,6 +1,6 @@
 //! Health, readiness and Prometheus metrics of `run`, over a listener of three paths.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -133,6 +133,19 @@ impl Gauges {
     }
 }
 
+/// A request's head, which may come in pieces. To leave some of it unread would reset the connection under the answer.
+fn head(stream: &mut impl Read) -> Vec<u8> {
+    let mut request = Vec::new();
+    let mut piece = [0u8; 2048];
+    while request.len() < 16 << 10 && !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        match stream.read(&mut piece) {
+            Ok(read @ 1..) => request.extend_from_slice(&piece[..read]),
+            Ok(0) | Err(_) => break,
+        }
+    }
+    request
+}
+
 fn serve(listener: &TcpListener, handle: &PrometheusHandle, state: &State) {
     for stream in listener.incoming() {
         handle.run_upkeep();
@@ -140,9 +153,8 @@ fn serve(listener: &TcpListener, handle: &PrometheusHandle, state: &State) {
         // One request at a time is enough for a scraper; nobody may hold it up.
         let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
         let _ = stream.set_write_timeout(Some(Duration::from_secs(2)));
-        let mut request = [0u8; 2048];
-        let read = stream.read(&mut request).unwrap_or(0);
-        let line = String::from_utf8_lossy(&request[..read]);
+        let request = head(&mut stream);
+        let line = String::from_utf8_lossy(&request);
         let path = line.split_whitespace().nth(1).unwrap_or("");
         let stuck = state.waiting.load(Ordering::Relaxed) > 0 && now().0 - state.committed_at.load(Ordering::Relaxed) > STUCK_SECS;
         let (status, body) = match path {
@@ -158,5 +170,18 @@ fn serve(listener: &TcpListener, handle: &PrometheusHandle, state: &State) {
             body.len()
         );
         let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_comes_in_pieces_is_read_to_its_end() {
+        let mut pieces = b"GET ".chain(&b"/health"[..]).chain(&b" HTTP/1.1\r\nHost: x\r\n\r"[..]).chain(&b"\nbody"[..]);
+        assert!(head(&mut pieces).starts_with(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert_eq!(head(&mut &b"GET /cut"[..]), b"GET /cut");
+        assert_eq!(head(&mut std::io::repeat(b'x')).len(), 16 << 10);
     }
 }
