@@ -108,7 +108,7 @@ pub struct AttributionCounts {
 }
 
 /// See [`Summary::findings`].
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Findings {
     /// OCSF 1.
     pub informational: u64,

@@ -310,3 +310,29 @@ fn a_source_that_stands_still_is_left_behind_after_the_stall_limit() {
     assert!(live.still.is_empty());
     assert_eq!(live.summary.units.late, 6);
 }
+
+#[test]
+fn an_end_after_which_nothing_came_writes_nothing() {
+    let world = World::new();
+    for hour in 0..30 {
+        world.deliver(Hour(FIRST.first_hour().0 + hour), 300);
+    }
+    let once = || {
+        let run = world.run();
+        let mut live = run.open().unwrap();
+        to_the_end(&run, &mut live);
+        run.finish(&mut live).unwrap();
+        // Beside commits, of claims, and the locks of who is at work.
+        let is_table = |f: &std::path::PathBuf| f.extension().is_none_or(|e| e != "commit") && f.iter().all(|part| part != ".tmp");
+        let tables = files(&world.folder.path().join("out")).into_iter().filter(is_table);
+        (tables.collect::<Vec<_>>(), live.summary.findings, live.summary.learning.len(), live.sealed_before)
+    };
+    let first = once();
+    // Commits of claims are all that is new: no segment, no table, and the same is told.
+    assert_eq!(once(), first);
+    assert_eq!(once(), first);
+    world.deliver(Hour(FIRST.first_hour().0 + 30), 300);
+    let more = once();
+    assert_ne!(more.0, first.0, "what came later was not written");
+    assert_eq!(once(), more);
+}
