@@ -15,6 +15,20 @@ pub mod s3;
 
 use crate::time::EventTime;
 
+/// Text for a URL: all bytes but unreserved characters (RFC 3986) and those of `also` percent-encoded.
+#[must_use]
+pub fn percent_encoded(text: &str, also: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || also.contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
 /// A file or an S3 object, as listed: its bytes are fetched apart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Object {

@@ -19,6 +19,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::runtime::Handle;
 
 use super::aws::{self, AwsOptions};
+use super::percent_encoded;
 
 /// How long a token is good; MSK takes no longer ones.
 const LIFETIME: Duration = Duration::from_secs(900);
@@ -102,25 +103,12 @@ fn sign(credentials: Credentials, region: &str, now: SystemTime) -> Result<Token
         .map_err(|error| format!("the token cannot be signed: {error}"))?;
     let (instructions, _) = signed.into_parts();
     for (name, value) in instructions.params() {
-        url.push_str(&format!("&{name}={}", percent_encoded(value)));
+        url.push_str(&format!("&{name}={}", percent_encoded(value, b"")));
     }
     // Not signed: for whoever reads the broker's log.
     url.push_str(concat!("&User-Agent=flowtrail%2F", env!("CARGO_PKG_VERSION")));
     let ends = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() + LIFETIME.as_secs();
     Ok(Token { text: URL_SAFE_NO_PAD.encode(url), ends_ms: i64::try_from(ends).unwrap_or(i64::MAX / 1000) * 1000 })
-}
-
-/// A value of the query: everything but unreserved characters percent-encoded.
-fn percent_encoded(value: &str) -> String {
-    let mut out = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 #[cfg(test)]

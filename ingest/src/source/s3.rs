@@ -17,8 +17,8 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Object;
 use super::aws::{self, AwsOptions, NoCredentials};
+use super::{Object, percent_encoded};
 use crate::time::EventTime;
 
 /// Which store, and how to speak to it.
@@ -330,7 +330,8 @@ impl S3Client {
     /// See [`S3Error`].
     pub fn copy(&self, bucket: &str, from: &str, to: &str) -> Result<(), S3Error> {
         let at = Place { bucket, key: from, action: Action::Write };
-        let source = format!("{bucket}/{}", percent_encoded(from));
+        // `CopySource` is a path of a URL.
+        let source = format!("{bucket}/{}", percent_encoded(from, b"/"));
         let request = self.client.copy_object().bucket(bucket).key(to).copy_source(source);
         self.runtime.block_on(request.send()).map(|_| ()).map_err(|e| at.error(&e))
     }
@@ -505,19 +506,6 @@ impl Place<'_> {
             _ => S3Error::Other { location: self.location(), reason: said },
         }
     }
-}
-
-/// A key as `CopySource` wants it: everything but unreserved characters and `/` percent-encoded.
-fn percent_encoded(key: &str) -> String {
-    let mut out = String::with_capacity(key.len());
-    for &byte in key.as_bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'/') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 #[cfg(test)]

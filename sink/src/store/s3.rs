@@ -366,15 +366,7 @@ fn unreachable_words<E: std::error::Error + Send + Sync + 'static>(error: &SdkEr
 
 /// `bucket/key` for `x-amz-copy-source`, which is a URL path.
 fn escaped(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
-            out.push(byte as char);
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+    flowtrail_ingest::source::percent_encoded(path, b"/")
 }
 
 #[cfg(test)]
