@@ -14,8 +14,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use twox_hash::XxHash3_64;
 
-/// Version of the frame layout.
-pub const VERSION: u16 = 1;
+/// Version of the frame layout and of what is in frames and runs. 2: the numbers of conversations behind their lengths.
+pub const VERSION: u16 = 2;
 /// Bytes in one frame at most, before and after compression.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
 
@@ -51,16 +51,25 @@ pub enum SegmentError {
 }
 
 /// Builds a segment in memory. Equal calls make equal bytes.
-#[derive(Debug)]
 pub struct SegmentWriter {
     bytes: Vec<u8>,
     frames: u32,
-    scratch: Vec<u8>,
+    /// A frame's bytes before they are compressed, and after.
+    plain: Vec<u8>,
+    packed: Vec<u8>,
+    /// Made when first needed.
+    compressor: Option<zstd::bulk::Compressor<'static>>,
 }
 
 impl Default for SegmentWriter {
     fn default() -> Self {
-        Self { bytes: MAGIC.to_vec(), frames: 0, scratch: Vec::new() }
+        Self { bytes: MAGIC.to_vec(), frames: 0, plain: Vec::new(), packed: Vec::new(), compressor: None }
+    }
+}
+
+impl std::fmt::Debug for SegmentWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SegmentWriter").field("bytes", &self.bytes.len()).field("frames", &self.frames).finish_non_exhaustive()
     }
 }
 
@@ -85,12 +94,22 @@ impl SegmentWriter {
 
     /// Writes a value in postcard, compressed. `kind` is the caller's, below 255.
     ///
+    /// Frame by frame as it is serialised: state can be large, and is not held a second time.
+    ///
     /// # Errors
     /// When the value cannot be serialised.
     pub fn value<T: Serialize + ?Sized>(&mut self, kind: u8, value: &T) -> Result<(), SegmentError> {
-        let bytes = postcard::to_stdvec(value).map_err(|e| SegmentError::Encode { kind, why: e.to_string() })?;
-        self.bytes(kind, &bytes);
-        Ok(())
+        debug_assert!(kind != END, "kind 255 is the end frame");
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.clear();
+        plain.reserve_exact(FRAME_BYTES_MAX);
+        let before = (self.bytes.len(), self.frames);
+        let done = postcard::serialize_with_flavor(value, Frames { writer: self, kind, plain });
+        done.map_err(|e| {
+            self.bytes.truncate(before.0);
+            self.frames = before.1;
+            SegmentError::Encode { kind, why: e.to_string() }
+        })
     }
 
     /// Writes bytes, compressed where that helps.
@@ -111,20 +130,34 @@ impl SegmentWriter {
         let mut pieces = payload.chunks(FRAME_BYTES_MAX).peekable();
         while let Some(piece) = pieces.next() {
             let more = if pieces.peek().is_some() { MORE } else { 0 };
-            if compress && piece.len() > 64 {
-                let mut scratch = std::mem::take(&mut self.scratch);
-                scratch.resize(piece.len(), 0);
-                // Level 1: state is written often and read seldom. No room for the result means that it did not shrink.
-                let packed = zstd::bulk::compress_to_buffer(piece, scratch.as_mut_slice(), 1);
-                match packed {
-                    Ok(n) => self.frame(kind, ZSTD | more, &scratch[..n], piece.len()),
-                    Err(_) => self.frame(kind, more, piece, piece.len()),
-                }
-                self.scratch = scratch;
+            if compress {
+                self.packed_frame(kind, more, piece);
             } else {
                 self.frame(kind, more, piece, piece.len());
             }
         }
+    }
+
+    /// One frame, compressed where that helps.
+    fn packed_frame(&mut self, kind: u8, more: u8, piece: &[u8]) {
+        if piece.len() > 64 {
+            if self.compressor.is_none() {
+                // Level 1: state is written often and read seldom.
+                self.compressor = zstd::bulk::Compressor::new(1).ok();
+            }
+            let mut packed = std::mem::take(&mut self.packed);
+            packed.resize(piece.len(), 0);
+            // No room for the result means that it did not shrink.
+            let length = self.compressor.as_mut().and_then(|c| c.compress_to_buffer(piece, packed.as_mut_slice()).ok());
+            if let Some(bytes) = length.and_then(|n| packed.get(..n)) {
+                self.frame(kind, ZSTD | more, bytes, piece.len());
+            }
+            self.packed = packed;
+            if length.is_some() {
+                return;
+            }
+        }
+        self.frame(kind, more, piece, piece.len());
     }
 
     /// One frame as told: the hash is right, whatever the rest claims.
@@ -146,6 +179,56 @@ impl SegmentWriter {
         let count = self.frames.to_le_bytes();
         self.frame(END, 0, &count, count.len());
         self.bytes
+    }
+}
+
+/// A value's bytes on their way into frames.
+struct Frames<'w> {
+    writer: &'w mut SegmentWriter,
+    kind: u8,
+    /// The frame at hand; it is written when it is full and more comes.
+    plain: Vec<u8>,
+}
+
+impl Frames<'_> {
+    fn next_frame(&mut self) {
+        self.writer.packed_frame(self.kind, MORE, &self.plain);
+        self.plain.clear();
+    }
+}
+
+impl postcard::ser_flavors::Flavor for Frames<'_> {
+    type Output = ();
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        if self.plain.len() == FRAME_BYTES_MAX {
+            self.next_frame();
+        }
+        self.plain.push(byte);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, mut bytes: &[u8]) -> postcard::Result<()> {
+        while self.plain.len() + bytes.len() > FRAME_BYTES_MAX {
+            let (now, later) = bytes.split_at(FRAME_BYTES_MAX - self.plain.len());
+            self.plain.extend_from_slice(now);
+            self.next_frame();
+            bytes = later;
+        }
+        self.plain.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        if self.plain.is_empty() {
+            self.writer.frame(self.kind, 0, &[], 0);
+        } else {
+            self.writer.packed_frame(self.kind, 0, &self.plain);
+        }
+        self.writer.plain = self.plain;
+        Ok(())
     }
 }
 
@@ -224,7 +307,7 @@ impl<'a> SegmentReader<'a> {
         let (version, stored_len, len) =
             (u16::from_le_bytes(version), u32::from_le_bytes(stored_len) as usize, u32::from_le_bytes(len) as usize);
         if version != VERSION {
-            return Err(self.error(format!("version {version}, this flowtrail reads {VERSION}")));
+            return Err(self.error(format!("version {version}, this flowtrail reads {VERSION}: delete the state and replay the logs")));
         }
         if stored_len > STORED_MAX || len > FRAME_BYTES_MAX {
             return Err(self.error(format!("claims {stored_len} stored and {len} real bytes, a frame has at most {FRAME_BYTES_MAX}")));
@@ -334,6 +417,48 @@ mod tests {
     }
 
     #[test]
+    fn a_value_in_pieces_is_the_value_in_one() {
+        // Around the bounds of frames, in one long text and number by number.
+        for length in [
+            0,
+            1,
+            FRAME_BYTES_MAX - 4,
+            FRAME_BYTES_MAX - 3,
+            FRAME_BYTES_MAX - 2,
+            FRAME_BYTES_MAX,
+            2 * FRAME_BYTES_MAX - 3,
+            2 * FRAME_BYTES_MAX + 9,
+        ] {
+            let value = ("x".repeat(length), noise(length), [length as u64; 3]);
+            let (mut pieces, mut one) = (SegmentWriter::new(), SegmentWriter::new());
+            pieces.value(1, &value.0).unwrap();
+            pieces.value(2, &value).unwrap();
+            pieces.value(3, &()).unwrap();
+            one.bytes(1, &postcard::to_stdvec(&value.0).unwrap());
+            one.bytes(2, &postcard::to_stdvec(&value).unwrap());
+            one.bytes(3, &[]);
+            assert!(pieces.finish() == one.finish(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_written_leaves_nothing() {
+        // A sequence of unknown length has no place in postcard; it comes after more than a frame.
+        struct Endless;
+        impl Serialize for Endless {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_seq(None).map(|_| unreachable!("postcard wants a length"))
+            }
+        }
+        let (mut written, mut clean) = (SegmentWriter::new(), SegmentWriter::new());
+        assert!(matches!(written.value(1, &(noise(FRAME_BYTES_MAX + 1), Endless)), Err(SegmentError::Encode { kind: 1, .. })));
+        for writer in [&mut written, &mut clean] {
+            writer.value(2, &7u64).unwrap();
+        }
+        assert_eq!(written.finish(), clean.finish());
+    }
+
+    #[test]
     fn every_damage_is_seen_and_placed() {
         let mut w = SegmentWriter::new();
         w.bytes(1, &noise(300));
@@ -353,7 +478,7 @@ mod tests {
         assert!(records(&longer).is_err());
         let mut foreign = good;
         foreign[6] = 9;
-        assert!(records(&foreign).unwrap_err().to_string().contains("version 9, this flowtrail reads 1"));
+        assert!(records(&foreign).unwrap_err().to_string().contains("version 9, this flowtrail reads 2"));
     }
 
     proptest! {

@@ -142,14 +142,24 @@ impl Store for FolderStore {
     }
 
     fn get_range(&self, key: &str, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
-        let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.append_range(key, offset, len, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn request_bytes(&self) -> u64 {
+        1 << 16
+    }
+
+    fn append_range(&self, key: &str, offset: u64, len: u64, to: &mut Vec<u8>) -> Result<(), StoreError> {
+        let mut read = || -> io::Result<()> {
             let mut file = File::open(self.root.join(key))?;
             // Never more than is there, whatever an index says.
             let len = len.min(file.metadata()?.len().saturating_sub(offset));
             file.seek(io::SeekFrom::Start(offset))?;
-            let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
-            file.take(len).read_to_end(&mut bytes)?;
-            Ok(bytes)
+            to.reserve(usize::try_from(len).unwrap_or(0));
+            file.take(len).read_to_end(to)?;
+            Ok(())
         };
         check_key(key)?;
         read().map_err(|e| match e.kind() {

@@ -104,6 +104,20 @@ pub trait Store: Send + Sync {
         Ok(bytes.get(from..to).unwrap_or_default().to_vec())
     }
 
+    /// [`Self::get_range`], appended to `to`.
+    ///
+    /// # Errors
+    /// As there.
+    fn append_range(&self, key: &str, offset: u64, len: u64, to: &mut Vec<u8>) -> Result<(), StoreError> {
+        to.extend_from_slice(&self.get_range(key, offset, len)?);
+        Ok(())
+    }
+
+    /// Bytes below which a range costs about what one byte would: a request to a bucket takes as long as some megabytes.
+    fn request_bytes(&self) -> u64 {
+        4 << 20
+    }
+
     /// Replaces atomically, durable on return.
     ///
     /// # Errors
