@@ -210,6 +210,10 @@ impl Timelines {
     /// over all of `[first, last]`.
     #[must_use]
     pub fn peer(&self, account: &str, eni: &str, ip: Ip, first: EventTime, last: EventTime) -> Option<PeerName> {
+        // Nearly nobody's address is: that needs no look at who asks.
+        if !self.peers.has(ip) {
+            return None;
+        }
         let vpc = self.find(account, eni).and_then(|(_, history)| history.vpc.as_ref());
         self.peers.peer(vpc, ip, first.0, last.0.max(first.0))
     }

@@ -47,6 +47,7 @@ impl Ip {
     }
     /// Private, loopback, link-local, shared or unique-local: never routed on the internet.
     #[must_use]
+    #[inline]
     pub fn is_private(self) -> bool {
         match self.addr() {
             IpAddr::V4(ip) => {

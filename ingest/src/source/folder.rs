@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -84,6 +84,17 @@ pub fn walk_where<P: AsRef<Path>>(inputs: &[P], enter: Enter<'_>) -> Walk {
 /// What the file system says.
 pub fn read(path: &str) -> io::Result<Vec<u8>> {
     fs::read(path)
+}
+
+/// [`read`] into memory that is there already.
+///
+/// # Errors
+/// As there; `into` is empty then.
+pub fn read_into(path: &str, into: &mut Vec<u8>) -> io::Result<()> {
+    into.clear();
+    let mut file = fs::File::open(path)?;
+    into.reserve(usize::try_from(file.metadata()?.len()).unwrap_or(0));
+    file.read_to_end(into).map(|_| ()).inspect_err(|_| into.clear())
 }
 
 impl Walker<'_> {
