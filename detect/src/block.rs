@@ -1,8 +1,9 @@
 //! Blocks: one account's hour as some units told it, in compact bytes. What is kept in memory, spilled and stored.
 //!
-//! Layout, all integers LEB128 unless said: texts (count, then length and bytes each), units (count, then 16 bytes each),
+//! Layout, integers LEB128 unless said: texts (count, then length and bytes each), units (count, then 16 bytes each),
 //! (eni, region) pairs, conversations in [`Conversation::order`], calls by (time, id). A conversation says
-//! the interface, flow log and server only when they differ from the one before; a call's time is told from its hour. Frames around a block carry its
+//! the interface, flow log and server only when they differ from the one before, and its numbers behind a word that tells their
+//! lengths ([`RowBytes::words`]): a day has millions of them; a call's time is told from its hour. Frames around a block carry its
 //! hash; a block that does not decode is a broken state file, never bad input.
 
 use flowtrail_ingest::{EventTime, Hour, Ip, UnitId};
@@ -94,7 +95,7 @@ pub struct Scratch {
     rows: Vec<u8>,
 }
 
-/// No conversation takes more bytes: 15 integers of at most 10, four addresses of 16, and 13 single ones.
+/// No conversation takes more bytes: six integers of at most 10, nine of 8, four addresses of 16, and 16 single ones.
 const ROW_MAX: usize = 256;
 
 /// Writes one block. Rows come in [`Conversation::order`].
@@ -201,18 +202,24 @@ impl<'a> BlockWriter<'a> {
             out.ip(a, true);
             out.ip(b, true);
         }
-        for traffic in [&row.ahead, &row.back] {
-            out.int(u64::from(traffic.flows));
-            if traffic.flows > 0 {
-                out.byte(traffic.flags);
-                out.int(traffic.packets);
-                out.int(traffic.bytes);
-            }
-        }
         out.array(row.first.to_le_bytes());
-        out.int(u64::from(row.last.saturating_sub(row.first)));
-        out.byte(row.seen.len().min(units.len()) as u8);
-        for (unit, seen) in units.iter().zip(row.seen) {
+        let (ahead, back, seen) = (&row.ahead, &row.back, row.seen.len().min(units.len()));
+        out.words(
+            [
+                u64::from(ahead.flows),
+                ahead.packets,
+                ahead.bytes,
+                u64::from(back.flows),
+                back.packets,
+                back.bytes,
+                u64::from(row.last.saturating_sub(row.first)),
+                u64::from(units[0]),
+                row.seen.first().map_or(0, |s| u64::from(s.1)),
+            ],
+            seen as u32,
+            [ahead.flags, back.flags],
+        );
+        for (unit, seen) in units.iter().zip(row.seen).skip(1) {
             out.int(u64::from(*unit));
             out.int(u64::from(seen.1));
         }
@@ -369,6 +376,27 @@ impl RowBytes<'_> {
     fn ip(&mut self, ip: Ip, wide: bool) {
         if wide { self.array(ip.0.to_le_bytes()) } else { self.array((ip.0 as u32).to_le_bytes()) }
     }
+    /// The numbers of a conversation, TCP flags that are not zero, and before them a word: three bits for the length of each
+    /// number, two for `count`, and one for each flags byte that is there. How long a number is cannot be foretold, so all
+    /// eight bytes are written whatever it is.
+    #[inline]
+    fn words(&mut self, values: [u64; WORDS], count: u32, flags: [u8; 2]) {
+        let start = self.at;
+        self.at += 4;
+        let mut lengths = count << COUNT_AT;
+        for (n, value) in values.into_iter().enumerate() {
+            let code = ((71 - value.leading_zeros()) / 8).min(7);
+            lengths |= code << (3 * n);
+            self.bytes[self.at..self.at + 8].copy_from_slice(&value.to_le_bytes());
+            self.at += width_of(code);
+        }
+        for (n, flags) in flags.into_iter().enumerate() {
+            self.bytes[self.at] = flags;
+            self.at += usize::from(flags != 0);
+            lengths |= u32::from(flags != 0) << (FLAGS_AT + n);
+        }
+        self.bytes[start..start + 4].copy_from_slice(&lengths.to_le_bytes());
+    }
     /// As [`put`]. How long an integer is cannot be foretold, so all eight bytes are written whatever it is.
     #[inline]
     fn int(&mut self, mut value: u64) {
@@ -385,6 +413,21 @@ impl RowBytes<'_> {
         self.byte(value as u8);
     }
 }
+
+/// Numbers of a conversation that [`RowBytes::words`] writes.
+const WORDS: usize = 9;
+/// Where in their word of lengths the count begins, and the bits of the flags.
+const COUNT_AT: usize = 3 * WORDS;
+const FLAGS_AT: usize = COUNT_AT + 2;
+
+/// Bytes of a number whose length is told by three bits: as they say, but seven are eight.
+#[inline]
+fn width_of(code: u32) -> usize {
+    (code + (code + 1) / 8) as usize
+}
+
+/// Of eight bytes those that belong to a number, by its three bits.
+const KEEP: [u64; 8] = [0, 0xff, 0xffff, 0xff_ffff, 0xffff_ffff, 0xff_ffff_ffff, 0xffff_ffff_ffff, u64::MAX];
 
 /// LEB128 of an integer below 2^56, as one little-endian word, and how many of its bytes count.
 #[inline]
@@ -410,6 +453,53 @@ fn unpack(word: u64) -> Option<(u64, usize)> {
     let quarters = (bytes & 0x007f_007f_007f_007f) | (bytes & 0x7f00_7f00_7f00_7f00) >> 1;
     let halves = (quarters & 0x0000_3fff_0000_3fff) | (quarters & 0x3fff_0000_3fff_0000) >> 2;
     Some(((halves & 0x0fff_ffff) | (halves & 0x0fff_ffff_0000_0000) >> 4, length as usize))
+}
+
+/// A row on its way out of a block. Its bytes are more than any row has, so that few bounds need a look.
+struct RowReader<'a> {
+    bytes: &'a [u8; ROW_MAX],
+    at: usize,
+}
+
+impl RowReader<'_> {
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let bytes = self.bytes.get(self.at..self.at + N)?.first_chunk()?;
+        self.at += N;
+        Some(*bytes)
+    }
+    #[inline]
+    fn ip(&mut self, wide: bool) -> Option<Ip> {
+        if wide { Some(Ip(u128::from_le_bytes(self.array()?))) } else { Some(Ip::v4(u32::from_le_bytes(self.array()?))) }
+    }
+    fn int(&mut self) -> Option<u64> {
+        let mut reader = Reader { bytes: self.bytes, at: self.at };
+        let value = reader.int()?;
+        self.at = reader.at;
+        Some(value)
+    }
+    fn index(&mut self) -> Option<u32> {
+        u32::try_from(self.int()?).ok()
+    }
+    /// What [`RowBytes::words`] wrote.
+    #[inline]
+    fn words(&mut self) -> Option<([u64; WORDS], u32, [u8; 2])> {
+        let lengths = u32::from_le_bytes(self.array()?);
+        let mut values = [0; WORDS];
+        for (n, value) in values.iter_mut().enumerate() {
+            let code = lengths >> (3 * n) & 7;
+            let word = self.bytes.get(self.at..self.at + 8)?.first_chunk()?;
+            *value = u64::from_le_bytes(*word) & KEEP[code as usize];
+            self.at += width_of(code);
+        }
+        let mut flags = [0; 2];
+        for (n, flags) in flags.iter_mut().enumerate() {
+            let there = lengths >> (FLAGS_AT + n) & 1;
+            *flags = *self.bytes.get(self.at)? * there as u8;
+            self.at += there as usize;
+        }
+        Some((values, lengths >> COUNT_AT & 3, flags))
+    }
 }
 
 struct Reader<'a> {
@@ -459,10 +549,6 @@ impl<'a> Reader<'a> {
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.try_into().ok()
     }
-    #[inline]
-    fn ip(&mut self, wide: bool) -> Option<Ip> {
-        if wide { Some(Ip(u128::from_le_bytes(self.array()?))) } else { Some(Ip::v4(u32::from_le_bytes(self.array()?))) }
-    }
     /// A count of things that take at least one byte each: bounded by what is left, so that it may size an allocation.
     fn count(&mut self) -> Option<usize> {
         let count = usize::try_from(self.int()?).ok()?;
@@ -496,11 +582,19 @@ impl Block {
 /// # Errors
 /// When the bytes are not those of a block.
 pub fn decode(block: BlockView<'_>) -> Result<AccountHour, BlockError> {
-    let mut reader = Reader { bytes: block.bytes, at: 0 };
-    decode_inner(block, &mut reader).ok_or_else(|| BlockError { account: block.account.to_owned(), hour: block.hour, at: reader.at })
+    decode_into(block, Vec::new())
 }
 
-fn decode_inner(block: BlockView<'_>, r: &mut Reader<'_>) -> Option<AccountHour> {
+/// [`decode`], with the memory of an empty `spare` for the conversations.
+///
+/// # Errors
+/// When the bytes are not those of a block.
+pub fn decode_into(block: BlockView<'_>, spare: Vec<Conversation>) -> Result<AccountHour, BlockError> {
+    let mut reader = Reader { bytes: block.bytes, at: 0 };
+    decode_inner(block, &mut reader, spare).ok_or_else(|| BlockError { account: block.account.to_owned(), hour: block.hour, at: reader.at })
+}
+
+fn decode_inner(block: BlockView<'_>, r: &mut Reader<'_>, mut conversations: Vec<Conversation>) -> Option<AccountHour> {
     let new = block.new;
     let count = r.count()?;
     let mut texts: Vec<&str> = Vec::with_capacity(count);
@@ -536,47 +630,63 @@ fn decode_inner(block: BlockView<'_>, r: &mut Reader<'_>) -> Option<AccountHour>
     eni_region.sort_unstable();
 
     let count = r.count()?;
-    let mut conversations: Vec<Conversation> = Vec::with_capacity(count);
+    conversations.reserve(count);
     let mut pairs: Vec<(Ip, Ip)> = Vec::new();
     let (mut eni, mut flow_log, mut server) = (NONE, NONE, Ip(0));
     for _ in 0..count {
-        let flags = r.byte()?;
+        // A whole row lies in so many bytes; near the end in a copy with nothing behind it.
+        let left = r.bytes.get(r.at..)?;
+        let mut copy;
+        let bytes = match left.first_chunk() {
+            Some(bytes) => bytes,
+            None => {
+                copy = [0; ROW_MAX];
+                copy[..left.len()].copy_from_slice(left);
+                &copy
+            }
+        };
+        let mut row = RowReader { bytes, at: 0 };
+        let [flags] = row.array()?;
         if flags & ENI != 0 {
-            eni = text(r.index()?)?;
-            flow_log = match r.int()? {
+            eni = text(row.index()?)?;
+            flow_log = match row.int()? {
                 0 => NONE,
                 index => text(u32::try_from(index - 1).ok()?)?,
             };
         }
         let wide = flags & V6 != 0;
         if flags & SERVER != 0 {
-            server = r.ip(wide)?;
+            server = row.ip(wide)?;
         }
-        let client = r.ip(wide)?;
-        let server_port = u16::from_le_bytes(r.array()?);
+        let client = row.ip(wide)?;
+        let server_port = u16::from_le_bytes(row.array()?);
         let settled = flags & SETTLED != 0;
-        let client_port = if settled { 0 } else { u16::from_le_bytes(r.array()?) };
-        let protocol = r.byte()?;
+        let client_port = if settled { 0 } else { u16::from_le_bytes(row.array()?) };
+        let [protocol] = row.array()?;
         let packet_addrs = if flags & PACKET_ADDRS == 0 {
             0
         } else {
-            pairs.push((r.ip(true)?, r.ip(true)?));
+            pairs.push((row.ip(true)?, row.ip(true)?));
             pairs.len() as u32
         };
-        let mut traffic = || -> Option<Traffic> {
-            let flows = r.index()?;
-            if flows == 0 {
-                return Some(Traffic::default());
-            }
-            Some(Traffic { flows, flags: r.byte()?, packets: r.int()?, bytes: r.int()? })
-        };
-        let (ahead, back) = (traffic()?, traffic()?);
-        let first = u32::from_le_bytes(r.array()?);
-        let last = u64::from(first).checked_add(r.int()?)?;
+        let first = u32::from_le_bytes(row.array()?);
+        let (values, count, [ahead_flags, back_flags]) = row.words()?;
+        let [ahead_flows, ahead_packets, ahead_bytes, back_flows, back_packets, back_bytes, span, unit, line] = values;
+        let short = |value: u64| u32::try_from(value).ok();
+        let ahead = Traffic { flows: short(ahead_flows)?, flags: ahead_flags, packets: ahead_packets, bytes: ahead_bytes };
+        let back = Traffic { flows: short(back_flows)?, flags: back_flags, packets: back_packets, bytes: back_bytes };
+        let last = u64::from(first).checked_add(span)?;
         let mut seen = Seen::default();
-        for _ in 0..r.byte()?.min(3) {
-            seen.add(*unit_at.get(r.index()? as usize)?, r.index()?);
+        if count > 0 {
+            seen.add(*unit_at.get(unit as usize)?, short(line)?);
         }
+        for _ in 1..count {
+            seen.add(*unit_at.get(row.index()? as usize)?, row.index()?);
+        }
+        if row.at > left.len() {
+            return None;
+        }
+        r.at += row.at;
         conversations.push(Conversation {
             eni,
             flow_log,
@@ -649,6 +759,24 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn numbers_behind_their_lengths_come_back(
+            bits in prop::array::uniform9(0..=64u32), any in prop::array::uniform9(any::<u64>()), count in 0..4u32, flags in any::<[u8; 2]>(), some in any::<bool>()
+        ) {
+            let mut values = [0; WORDS];
+            for (value, (bits, any)) in values.iter_mut().zip(bits.into_iter().zip(any)) {
+                *value = if bits == 0 { 0 } else { any >> (64 - bits) };
+            }
+            let flags = if some { flags } else { [0; 2] };
+            let mut bytes = [0x55; ROW_MAX];
+            let mut row = RowBytes { bytes: &mut bytes, at: 0 };
+            row.words(values, count, flags);
+            let length = row.at;
+            prop_assert!(length <= 4 + 8 * WORDS + 2);
+            let mut reader = RowReader { bytes: &bytes, at: 0 };
+            prop_assert_eq!((reader.words(), reader.at), (Some((values, count, flags)), length));
+        }
+
         #[test]
         fn integers_in_words_are_those_byte_by_byte(bits in 0..=64u32, any in any::<u64>(), after in any::<u64>()) {
             let value = if bits == 0 { 0 } else { any >> (64 - bits) };

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use flowtrail_ingest::Day;
 use serde::{Deserialize, Serialize};
 
+use crate::key_counts::KeyCounts;
 use crate::novelty::{CLASSES, SPACES, Space};
 
 /// Steps of "at least so many new keys in one hour".
@@ -47,8 +48,7 @@ struct Sums {
 pub struct FleetDelta {
     sums: Sums,
     /// Entities that learned a key less those that lost it.
-    #[serde(deserialize_with = "crate::full_map::read")]
-    keys: BTreeMap<u64, i32>,
+    keys: KeyCounts,
     /// Entities that came less those that went, by space.
     entities: [i32; SPACES],
 }
@@ -59,8 +59,7 @@ pub struct Fleet {
     /// Days up to this one are in `sums`, `keys` and `entities`.
     through: Day,
     sums: Sums,
-    #[serde(deserialize_with = "crate::full_map::read")]
-    keys: BTreeMap<u64, i32>,
+    keys: KeyCounts,
     entities: [i64; SPACES],
     /// Newer days, not yet everybody's.
     pending: BTreeMap<Day, FleetDelta>,
@@ -128,12 +127,9 @@ impl FleetDelta {
     }
 
     /// An entity learned (+1) or lost (-1) a key.
+    #[inline]
     pub fn key(&mut self, _space: Space, key: u64, by: i32) {
-        let count = self.keys.entry(key).or_default();
-        *count += by;
-        if *count == 0 {
-            self.keys.remove(&key);
-        }
+        self.keys.add(key, by);
     }
 
     /// An entity came (+1) or went (-1).
@@ -144,9 +140,7 @@ impl FleetDelta {
     /// Takes in another account's part.
     pub fn merge(&mut self, other: &Self) {
         self.sums.add(&other.sums);
-        for (key, by) in &other.keys {
-            self.key(Space::Peer, *key, *by);
-        }
+        self.keys.merge(&other.keys);
         for (mine, theirs) in self.entities.iter_mut().zip(other.entities) {
             *mine += theirs;
         }
@@ -160,7 +154,7 @@ impl FleetDelta {
 
     #[cfg(test)]
     pub(crate) fn count_of(&self, key: u64) -> i32 {
-        self.keys.get(&key).copied().unwrap_or(0)
+        self.keys.get(key)
     }
 }
 
@@ -171,18 +165,14 @@ impl Fleet {
         for delta in deltas {
             pending.merge(delta);
         }
+        pending.keys.settle();
         // Hours of `day` and the day before are judged without them; the older ones are everybody's.
         while let Some(entry) = self.pending.first_entry().filter(|e| *e.key() < day) {
             let (closed, delta) = entry.remove_entry();
             self.sums.decay(closed.0.saturating_sub(self.through.0));
             self.sums.add(&delta.sums);
-            for (key, by) in &delta.keys {
-                let count = self.keys.entry(*key).or_default();
-                *count = count.saturating_add(*by);
-                if *count == 0 {
-                    self.keys.remove(key);
-                }
-            }
+            self.keys.merge(&delta.keys);
+            self.keys.settle();
             for (mine, theirs) in self.entities.iter_mut().zip(delta.entities) {
                 *mine += i64::from(theirs);
             }
@@ -240,8 +230,8 @@ impl FleetView<'_> {
     /// Entities that know `key`.
     #[must_use]
     pub fn prevalence(&self, key: u64) -> u32 {
-        let base = i64::from(self.fleet.keys.get(&key).copied().unwrap_or(0));
-        let more: i64 = self.pending.iter().filter_map(|(_, d)| d.keys.get(&key)).map(|n| i64::from(*n)).sum();
+        let base = i64::from(self.fleet.keys.get(key));
+        let more: i64 = self.pending.iter().map(|(_, d)| i64::from(d.keys.get(key))).sum();
         (base + more).clamp(0, i64::from(u32::MAX)) as u32
     }
 

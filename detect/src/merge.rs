@@ -3,9 +3,9 @@
 //! Law: any split of the records over units, any order of the blocks and any grouping of merges give an equal
 //! [`AccountHour`]; a call counts once however often it was delivered.
 
-use crate::block::{BlockError, BlockView, decode};
+use crate::block::{BlockError, BlockView, decode, decode_into};
 use crate::event_id::EventId;
-use crate::hour::{AccountHour, ApiRow, NONE, UnitRef, call_marks, place_of};
+use crate::hour::{AccountHour, ApiRow, Conversation, NONE, UnitRef, call_marks, place_of};
 
 /// How many calls of the merged blocks were new to the hour, and how many were repeats; of blocks marked new.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -21,18 +21,26 @@ pub struct CallCounts {
 /// # Errors
 /// When a stored block does not decode.
 pub fn merge(blocks: &[BlockView<'_>]) -> Result<(AccountHour, CallCounts), BlockError> {
-    let mut hours: Vec<AccountHour> = blocks.iter().map(|block| decode(*block)).collect::<Result<_, _>>()?;
-    let mut merged = match hours.len() {
-        0 => AccountHour::default(),
-        1 => hours.remove(0),
-        _ => join(hours),
+    merge_into(blocks, Vec::new())
+}
+
+/// [`merge`], with the memory of `spare` for the conversations: an hour can take many megabytes.
+///
+/// # Errors
+/// When a stored block does not decode.
+pub fn merge_into(blocks: &[BlockView<'_>], mut spare: Vec<Conversation>) -> Result<(AccountHour, CallCounts), BlockError> {
+    spare.clear();
+    let mut merged = match blocks {
+        [] => AccountHour { conversations: spare, ..AccountHour::default() },
+        [one] => decode_into(*one, spare)?,
+        several => join(several.iter().map(|block| decode(*block)).collect::<Result<_, _>>()?, spare),
     };
     let counts = settle_calls(&mut merged);
     Ok((merged, counts))
 }
 
 /// Puts several decoded hours over one dictionary and adds equal conversations.
-fn join(hours: Vec<AccountHour>) -> AccountHour {
+fn join(hours: Vec<AccountHour>, mut spare: Vec<Conversation>) -> AccountHour {
     let mut strings: Vec<Box<str>> = hours.iter().flat_map(|h| h.strings.iter().cloned()).collect();
     strings.sort_unstable();
     strings.dedup();
@@ -42,10 +50,11 @@ fn join(hours: Vec<AccountHour>) -> AccountHour {
     let mut packet_addrs: Vec<_> = hours.iter().flat_map(|h| h.packet_addrs.iter().copied()).collect();
     packet_addrs.sort_unstable();
     packet_addrs.dedup();
+    spare.reserve(hours.iter().map(|h| h.conversations.len()).sum());
     let mut merged = AccountHour {
         account: hours[0].account.clone(),
         hour: hours[0].hour,
-        conversations: Vec::with_capacity(hours.iter().map(|h| h.conversations.len()).sum()),
+        conversations: spare,
         calls: Vec::with_capacity(hours.iter().map(|h| h.calls.len()).sum()),
         ..AccountHour::default()
     };

@@ -209,9 +209,9 @@ const INDEX: u32 = u32::MAX >> TAG;
 /// A table that is larger spills, whether or not a unit is at its end: an index has 21 bits.
 const SPILL: usize = 1 << 20;
 
-/// Slots after which a flush keeps the table in bounds: about 12 MiB with its index, which a cache may hold, and some 4 MiB
-/// of blocks.
-pub const SLOTS_MAX: usize = 1 << 17;
+/// Slots after which a flush keeps the table in bounds: about 3 MiB with its index, or what one object holds, and some 2 MiB
+/// of blocks. Conversations are summed again when their blocks are merged, so that a larger table would save little.
+pub const SLOTS_MAX: usize = 1 << 15;
 /// API rows after which a flush keeps memory in bounds.
 pub const CALLS_MAX: usize = 1 << 18;
 
@@ -297,9 +297,21 @@ impl Summer {
         let mut here = FlowCounts::default();
         // Rows of one hour come together.
         let (mut hour, mut hour_start) = (0, i64::MAX);
-        for row in rows {
-            let mark = batch.marks[row];
-            let end = batch.end[row];
+        // Columns of one known length: their bounds are looked at once.
+        let (first_row, count) = (rows.start, rows.len());
+        fn part<'c, T>(column: &'c [T], rows: &Range<usize>) -> &'c [T] {
+            &column[rows.start..rows.start + rows.len()]
+        }
+        let (marks, ends) = (part(&batch.marks, &rows), part(&batch.end, &rows));
+        let (packets, bytes) = (part(&batch.packets, &rows), part(&batch.bytes, &rows));
+        let (interfaces, accounts) = (part(&batch.interface, &rows), part(&batch.account, &rows));
+        let (srcs, dsts, both_ports) = (part(&batch.src, &rows), part(&batch.dst, &rows), part(&batch.ports, &rows));
+        let (protocols, tcp_flags) = (part(&batch.protocol, &rows), part(&batch.tcp_flags, &rows));
+        let mask = self.table.len() - 1;
+        for at in 0..count {
+            let row = first_row + at;
+            let mark = marks[at];
+            let end = ends[at];
             let packet_pair = if mark & marks::PKT == 0 {
                 None
             } else {
@@ -313,20 +325,20 @@ impl Summer {
                 continue;
             }
             here.records += 1;
-            here.packets = here.packets.saturating_add(batch.packets[row]);
-            here.bytes = here.bytes.saturating_add(batch.bytes[row]);
+            here.packets = here.packets.saturating_add(packets[at]);
+            here.bytes = here.bytes.saturating_add(bytes[at]);
             here.newest = here.newest.max(end);
             if mark & (marks::NODATA | marks::SKIPDATA) != 0 {
                 here.nodata += u64::from(mark & marks::NODATA != 0);
                 here.skipdata += u64::from(mark & marks::NODATA == 0);
                 continue;
             }
-            let group = if mark & (marks::ADDRS | marks::TIMES) == marks::ADDRS | marks::TIMES && batch.interface[row] != ABSENT {
+            let group = if mark & (marks::ADDRS | marks::TIMES) == marks::ADDRS | marks::TIMES && interfaces[at] != ABSENT {
                 if end.wrapping_sub(hour_start) as u64 >= 3600 {
                     hour = EventTime(end).hour().0;
                     hour_start = i64::from(hour) * 3600;
                 }
-                self.group(unit, names, batch.interface[row], batch.account[row], hour)
+                self.group(unit, names, interfaces[at], accounts[at], hour)
             } else {
                 NO_GROUP
             };
@@ -334,8 +346,8 @@ impl Summer {
                 here.unplaced += 1;
                 continue;
             }
-            let (mut src, mut dst) = (batch.src[row], batch.dst[row]);
-            let mut misc = u32::from(batch.protocol[row]);
+            let (mut src, mut dst) = (srcs[at], dsts[at]);
+            let mut misc = u32::from(protocols[at]);
             if mark & marks::V6 != 0 {
                 let ends = [Ip(batch.v6[src as usize]), Ip(batch.v6[dst as usize])];
                 // Two IPv4 addresses written the IPv6 way are what they are.
@@ -349,8 +361,8 @@ impl Summer {
             if mark & marks::REJECT != 0 {
                 misc |= REJECTED;
             }
-            let (src_port, dst_port) = ((batch.ports[row] >> 16) as u16, batch.ports[row] as u16);
-            let from_server = match side_of(mark, batch.protocol[row], batch.tcp_flags[row], src_port, dst_port) {
+            let (src_port, dst_port) = ((both_ports[at] >> 16) as u16, both_ports[at] as u16);
+            let from_server = match side_of(mark, protocols[at], tcp_flags[at], src_port, dst_port) {
                 Some(from_server) => {
                     misc |= SETTLED;
                     from_server
@@ -371,7 +383,7 @@ impl Summer {
             }
             let key = Key { group, client, server, ports, misc };
             let hash = key.hash(self.seed);
-            prefetch(&self.table, hash as usize & (self.table.len() - 1));
+            prefetch(&self.table, hash as usize & mask);
             entries.push(Incoming { hash, key, row: row as u32, slot: 0, side });
         }
         counts.add(&here);
@@ -380,11 +392,12 @@ impl Summer {
     /// Second walk: where each row's conversation most likely stands.
     fn find_rows(&self, entries: &mut [Incoming]) {
         let mask = self.table.len() - 1;
+        let table = &self.table[..=mask];
         for entry in entries {
             let mut at = entry.hash as usize & mask;
             let tag = tag_of(entry.hash);
             loop {
-                let found = self.table[at];
+                let found = table[at];
                 if found == 0 || found & !INDEX == tag {
                     entry.slot = found & INDEX;
                     break;
@@ -397,7 +410,10 @@ impl Summer {
 
     /// Third walk: adds the rows up.
     fn sum_rows(&mut self, entries: &[Incoming], unit: u32, batch: &FlowBatch) {
-        for entry in entries {
+        let rows = batch.rows();
+        let (packets, bytes, tcp_flags) = (&batch.packets[..rows], &batch.bytes[..rows], &batch.tcp_flags[..rows]);
+        let (starts, ends) = (&batch.start[..rows], &batch.end[..rows]);
+        for entry in entries.iter().filter(|e| (e.row as usize) < rows) {
             let likely = entry.slot.wrapping_sub(1) as usize;
             let at = match self.slots.get(likely) {
                 Some(slot) if slot.key == entry.key => likely,
@@ -405,15 +421,15 @@ impl Summer {
             };
             let Some(slot) = self.slots.get_mut(at) else { continue };
             let row = entry.row as usize;
-            let (packets, bytes) = (batch.packets[row], batch.bytes[row]);
+            let (packets, bytes) = (packets[row], bytes[row]);
             let way = (entry.side & FROM_SERVER) as usize;
             let sum = &mut slot.sums[way];
             sum.flows = sum.flows.saturating_add(1);
             let (all_packets, all_bytes) = (packets.saturating_add(u64::from(sum.packets)), bytes.saturating_add(u64::from(sum.bytes)));
             (sum.packets, sum.bytes) = (all_packets as u32, all_bytes as u32);
-            slot.flags[way] |= batch.tcp_flags[row];
-            slot.first = slot.first.min(seconds(batch.start[row].min(batch.end[row])));
-            slot.last = slot.last.max(seconds(batch.end[row]));
+            slot.flags[way] |= tcp_flags[row];
+            slot.first = slot.first.min(seconds(starts[row].min(ends[row])));
+            slot.last = slot.last.max(seconds(ends[row]));
             slot.ours |= (entry.side >> 1) as u8;
             if slot.last_unit != unit {
                 slot.last_unit = unit;
@@ -680,6 +696,7 @@ impl Summer {
     }
 
     /// One direction of a conversation, with what its slot has no room for.
+    #[inline]
     fn traffic(&self, index: u32, back: bool) -> crate::hour::Traffic {
         let slot = &self.slots[index as usize];
         let (sum, flags) = (slot.sums[usize::from(back)], slot.flags[usize::from(back)]);
