@@ -1,6 +1,6 @@
 //! The novelty engine (detectors.md 0.3): what an entity is known to do, and how unlikely something new is.
 
-use flowtrail_ingest::{Day, Hour};
+use flowtrail_ingest::{Day, Hour, Ip};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
@@ -60,6 +60,17 @@ pub fn key_of_bytes(space: Space, level: u8, text: &[u8], more: &[u8]) -> u64 {
     bytes[3..end].copy_from_slice(text);
     bytes[end..all].copy_from_slice(more);
     XxHash3_64::oneshot(&bytes[..all])
+}
+
+/// [`key_of_bytes`] of an address and `N` bytes more, up to 12: lengths that are known beforehand are copied at once.
+#[must_use]
+#[inline]
+pub fn key_of_ip<const N: usize>(space: Space, level: u8, ip: Ip, more: [u8; N]) -> u64 {
+    let mut bytes = [0u8; 31];
+    bytes[..3].copy_from_slice(&[space as u8, 0xff, level]);
+    bytes[3..19].copy_from_slice(&ip.0.to_be_bytes());
+    bytes[19..19 + N].copy_from_slice(&more);
+    XxHash3_64::oneshot(&bytes[..19 + N])
 }
 
 /// One known key, 16 bytes.
@@ -139,6 +150,28 @@ pub fn day16(day: Day) -> u16 {
     day.0.clamp(0, i32::from(u16::MAX)) as u16
 }
 
+/// Where a key is among sorted keys, or would be.
+///
+/// Keys are hashes, so their values say about where they are: that touches one or two cache lines where halving touches
+/// nine. Whoever chooses keys that are not spread evenly makes it a walk over at most [`KNOWN_MAX`] of them.
+fn find(known: &[KnownKey], key: u64) -> Result<usize, usize> {
+    let Some(last) = known.last() else { return Err(0) };
+    if key > last.key {
+        return Err(known.len());
+    }
+    // As signed integers, which processors convert in one step.
+    let share = (key >> 1) as i64 as f64 / ((last.key >> 1) as i64 as f64 + 1.0);
+    let mut at = ((share * known.len() as f64) as usize).min(known.len() - 1);
+    // The last one is not smaller, so the first walk ends.
+    while known[at].key < key {
+        at += 1;
+    }
+    while let Some(before) = at.checked_sub(1).filter(|before| known[*before].key >= key) {
+        at = before;
+    }
+    if known[at].key == key { Ok(at) } else { Err(at) }
+}
+
 impl Novelty {
     /// The known key, unless it is forgotten by `day`.
     #[must_use]
@@ -153,7 +186,7 @@ impl Novelty {
         if self.known.last().is_none_or(|last| key > last.key) {
             return None;
         }
-        let at = self.known.binary_search_by_key(&key, |k| k.key).ok()?;
+        let at = find(&self.known, key).ok()?;
         let found = &self.known[at];
         (day16(day) <= found.last.saturating_add(FORGET_DAYS)).then_some((at, found))
     }
@@ -237,7 +270,7 @@ impl Novelty {
         self.at = hour;
         self.forget(day, delta);
         let name_of = |learned: &Learned| learned.name.map(shown);
-        keys.sort_by(|a, b| a.key.cmp(&b.key).then_with(|| name_of(b).cmp(&name_of(a))));
+        keys.sort_unstable_by(|a, b| a.key.cmp(&b.key).then_with(|| name_of(b).cmp(&name_of(a))));
         keys.dedup_by(|next, kept| {
             let same = next.key == kept.key;
             if same {
@@ -248,7 +281,7 @@ impl Novelty {
         // More than fit: of those that would come in, only the smallest hashes can stay.
         let mut added = Vec::new();
         for learned in keys {
-            match self.known.binary_search_by_key(&learned.key, |k| k.key) {
+            match find(&self.known, learned.key) {
                 Ok(at) => {
                     let known = &mut self.known[at];
                     known.last = known.last.max(day);
@@ -259,33 +292,59 @@ impl Novelty {
                 Err(_) => added.push(learned),
             }
         }
+        let kept = self.take_in(space, &added, day, delta);
         // When each of the names was last seen, for the choice of those to keep.
         let mut named: Option<Vec<u16>> = None;
-        for learned in added {
-            let Err(at) = self.known.binary_search_by_key(&learned.key, |k| k.key) else { continue };
-            if self.known.len() >= KNOWN_MAX {
-                self.overflow(hour.day());
-                if at == self.known.len() {
-                    continue;
-                }
-                if let Some(dropped) = self.known.pop() {
-                    if let Ok(at) = self.names.binary_search_by_key(&dropped.key, |n| n.0) {
-                        self.names.remove(at);
-                        if let Some(days) = named.as_mut() {
-                            days.remove(at);
-                        }
-                    }
-                    delta.key(space, dropped.key, -1);
-                }
-            }
-            self.known.insert(at, KnownKey { key: learned.key, first: day, last: day, hours: 1, flags: learned.flags });
-            delta.key(space, learned.key, 1);
+        // Of equally recent ones the largest keys keep their names: those first, so that the others need none.
+        for learned in added.iter().take(kept).rev() {
             if let Some(name) = learned.name {
-                let last_seen = |key: u64| self.known.binary_search_by_key(&key, |k| k.key).map_or(0, |at| self.known[at].last);
+                let last_seen = |key: u64| find(&self.known, key).map_or(0, |at| self.known[at].last);
                 let named = named.get_or_insert_with(|| self.names.iter().map(|n| last_seen(n.0)).collect());
                 self.keep_name(named, learned.key, day, || shown(name));
             }
         }
+    }
+
+    /// Merges sorted keys that it does not know into the map, of which the smallest stay. Returns how many of them do.
+    fn take_in(&mut self, space: Space, added: &[Learned], day: u16, delta: &mut FleetDelta) -> usize {
+        let (mut old, mut new) = (self.known.len(), added.len());
+        while old + new > KNOWN_MAX {
+            self.full = day.max(1);
+            let drops_new = match (self.known[..old].last(), added[..new].last()) {
+                (Some(known), Some(learned)) => known.key < learned.key,
+                (known, _) => known.is_none(),
+            };
+            if drops_new {
+                new -= 1;
+                continue;
+            }
+            old -= 1;
+            let dropped = self.known[old].key;
+            if let Ok(at) = self.names.binary_search_by_key(&dropped, |n| n.0) {
+                self.names.remove(at);
+            }
+            delta.key(space, dropped, -1);
+        }
+        // From behind: each place is free before it is filled.
+        let entry = |learned: &Learned| KnownKey { key: learned.key, first: day, last: day, hours: 1, flags: learned.flags };
+        self.known.truncate(old);
+        self.known.extend(added[..new].iter().map(entry));
+        let mut left = new;
+        while let Some(learned) = left.checked_sub(1).map(|at| &added[at]) {
+            let at = old + left - 1;
+            match old.checked_sub(1).map(|at| self.known[at]).filter(|known| known.key > learned.key) {
+                Some(known) => {
+                    self.known[at] = known;
+                    old -= 1;
+                }
+                None => {
+                    self.known[at] = entry(learned);
+                    delta.key(space, learned.key, 1);
+                    left -= 1;
+                }
+            }
+        }
+        new
     }
 
     fn forget(&mut self, day: u16, delta: &mut FleetDelta) {
@@ -299,7 +358,7 @@ impl Novelty {
         }
         self.known.retain(|k| !gone(k));
         let known = &self.known;
-        self.names.retain(|(key, _)| known.binary_search_by_key(key, |k| k.key).is_ok());
+        self.names.retain(|(key, _)| find(known, *key).is_ok());
     }
 
     /// Keeps the name of a key last seen on `day` if it is among the most recently seen; `named` tells of each name the
@@ -401,6 +460,30 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_key_is_found_where_halving_finds_it(mut keys in prop::collection::vec(any::<u64>(), 0..600), near in prop::collection::vec(0u64..40, 0..40), asked in any::<u64>()) {
+            // Also what is not spread evenly, and the ends.
+            keys.extend(near.iter().map(|n| n * n));
+            keys.push(u64::MAX - 1);
+            let rest = keys.split_off(keys.len() / 2);
+            for mut some in [Vec::new(), keys, rest] {
+                some.sort_unstable();
+                some.dedup();
+                let known: Vec<KnownKey> = some.iter().map(|key| KnownKey { key: *key, first: 0, last: 0, hours: 0, flags: 0 }).collect();
+                for key in some.iter().copied().chain([asked, 0, 1, 9, u64::MAX, asked % 1600]) {
+                    prop_assert_eq!(find(&known, key), some.binary_search(&key));
+                }
+            }
+        }
+
+        #[test]
+        fn a_key_of_an_address_is_that_of_its_bytes(ip in any::<u128>(), level in any::<u8>(), more in any::<[u8; 12]>()) {
+            let of_bytes = |more: &[u8]| key_of_bytes(Space::Port, level, &ip.to_be_bytes(), more);
+            prop_assert_eq!(key_of_ip(Space::Port, level, Ip(ip), []), of_bytes(&[]));
+            prop_assert_eq!(key_of_ip(Space::Port, level, Ip(ip), [more[0], more[1], more[2]]), of_bytes(&more[..3]));
+            prop_assert_eq!(key_of_ip(Space::Port, level, Ip(ip), more), of_bytes(&more));
+        }
+
         #[test]
         fn the_smallest_hashes_stay_and_the_fleet_counts_what_is_known(keys in prop::collection::btree_set(any::<u64>(), 0..1500)) {
             let keys: Vec<u64> = keys.into_iter().collect();

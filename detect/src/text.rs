@@ -113,6 +113,10 @@ pub fn listed<'a>(items: impl IntoIterator<Item = &'a str>, most: usize) -> Stri
 /// Text as it may be stored and shown: names in logs are hostile, so control characters are escaped, line by line.
 #[must_use]
 pub fn clean(text: &str) -> String {
+    // Nearly all of it is.
+    if text.bytes().all(|b| matches!(b, b' '..=b'~' | b'\n')) {
+        return text.to_owned();
+    }
     text.split('\n').map(|line| escaped(line.as_bytes())).collect::<Vec<_>>().join("\n")
 }
 

@@ -234,6 +234,7 @@ impl<'a> NetworkHour<'a> {
         let mut holders = Holders { known: self.enis[eni as usize].owner.attribution != Attribution::Unknown, ..Holders::default() };
         let ends = if lambda || scan.unsettled == 0 { HashMap::new() } else { unsettled_ends(run) };
         self.outbound.reserve(run.len());
+        self.inbound.reserve(run.len());
         for (at, c) in run.iter().enumerate() {
             if chosen[usize::from(c.rejected)] != Some(c.flow_log) {
                 continue;

@@ -1,16 +1,18 @@
 //! Detector 1, new peer of a static entity: one that always talks to the same few peers talks to another one.
 
+use std::cell::OnceCell;
+
 use flowtrail_enrich::{PeerKind, PeerName};
 use flowtrail_ingest::{Hour, Ip};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::contact::Outcome;
-use crate::detectors::scan::{Pair, ScanBaseline, lateral_pairs};
+use crate::detectors::scan::{Alarm, Pair, ScanBaseline, lateral_pairs};
 use crate::detectors::{Context, Detector, attribute, closing, draft};
 use crate::finding::{Finding, Severity};
 use crate::fleet::FleetDelta;
-use crate::novelty::{KNOWN_MAX, Learned, Novelty, NoveltyOdds, SETTLING_HOURS, Space, flags, key_of, key_of_bytes};
+use crate::novelty::{KNOWN_MAX, Learned, Novelty, NoveltyOdds, SETTLING_HOURS, Space, flags, key_of, key_of_bytes, key_of_ip};
 use crate::profile::{Age, warm_up_of};
 use crate::surprise::{self, Evidence, KIND_CAP, LOW, is_signal, level, milli, of_normal, of_p};
 use crate::text;
@@ -124,6 +126,17 @@ pub struct NetworkLook<'w, 'a> {
     pub deployed: bool,
     /// It has too many peers for a new one to mean anything: they are known by address alone.
     crowded: bool,
+    /// What detectors found when they judged the hour, for when they learn it.
+    pub(crate) found: Found,
+}
+
+/// What detectors found in an hour.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// Peers that detector 1 told of at medium or more.
+    loud: OnceCell<Vec<Ip>>,
+    /// Detector 8's alarm.
+    pub alarm: OnceCell<Option<Alarm>>,
 }
 
 /// A peer, classified.
@@ -132,19 +145,27 @@ pub struct PeerLook {
     pub familiarity: Familiarity,
     /// The key that is new, or known: of the coarsest level.
     pub key: u64,
+    /// The key of its address.
+    address: u64,
     /// It goes into the map when learned.
     learnable: bool,
-    /// Where its address stands in the map, for a public one that is known.
+    /// Where its address stands in the map, if it is known by that and learning it again changes nothing but the day.
     place: Option<u32>,
 }
 
 fn address_key(ip: Ip, account: &str) -> u64 {
     // Private ranges repeat between accounts: 10.0.0.5 here is not 10.0.0.5 there.
-    key_of_bytes(Space::Peer, 0, &ip.0.to_be_bytes(), if ip.is_private() { account.as_bytes() } else { b"" })
+    if !ip.is_private() {
+        return key_of_ip(Space::Peer, 0, ip, []);
+    }
+    match <[u8; 12]>::try_from(account.as_bytes()) {
+        Ok(account) => key_of_ip(Space::Peer, 0, ip, account),
+        Err(_) => key_of_bytes(Space::Peer, 0, &ip.0.to_be_bytes(), account.as_bytes()),
+    }
 }
 
 fn neighbourhood_key(ip: Ip) -> u64 {
-    key_of_bytes(Space::Peer, 1, &ip.neighbourhood().0.to_be_bytes(), b"")
+    key_of_ip(Space::Peer, 1, ip.neighbourhood(), [])
 }
 
 /// Ports above the ephemeral boundary are one class.
@@ -205,44 +226,40 @@ impl<'w, 'a> NetworkLook<'w, 'a> {
                 }
             }
         }
-        Self { network, peers, pairs, deployed, crowded }
+        Self { network, peers, pairs, deployed, crowded, found: Found::default() }
     }
 }
 
 /// The hash of a (peer, port, protocol) that was tried.
 pub(crate) fn pair_key(ip: Ip, port: u16, protocol: u8) -> u64 {
     let [high, low] = port.to_be_bytes();
-    key_of_bytes(Space::Peer, 3, &ip.0.to_be_bytes(), &[high, low, protocol])
+    key_of_ip(Space::Peer, 3, ip, [high, low, protocol])
 }
 
 /// The hash of a peer that was tried.
 pub(crate) fn tried_key(ip: Ip) -> u64 {
-    key_of_bytes(Space::Peer, 4, &ip.0.to_be_bytes(), b"")
+    key_of_ip(Space::Peer, 4, ip, [])
 }
 
 fn classify(network: &NetworkHour<'_>, peer: &PeerHour, profile: &NetworkProfile, crowded: bool) -> PeerLook {
     let day = network.hour.hour.day();
     let learnable = peer.answered && peer.outcome != Outcome::Failed;
     let address = address_key(peer.ip, &network.hour.account);
-    let look = |familiarity, key| PeerLook { familiarity, key, learnable, place: None };
+    let look = |familiarity, key| PeerLook { familiarity, key, address, learnable, place: None };
     let place = profile.peers.place(address, day);
     // Most peers are known public addresses: they need no name.
     if let Some((at, _)) = place.filter(|_| !peer.ip.is_private()) {
         return PeerLook { place: Some(at as u32), ..look(Familiarity::Known, address) };
     }
     let known_address = place.map(|p| p.1);
+    let known_place = place.map(|p| p.0 as u32);
     if crowded {
-        let tried = !learnable && profile.scan.has_tried(tried_key(peer.ip));
-        return look(
-            if known_address.is_some() {
-                Familiarity::Known
-            } else if tried {
-                Familiarity::Tried
-            } else {
-                Familiarity::New
-            },
-            address,
-        );
+        let familiarity = match known_address {
+            Some(_) => Familiarity::Known,
+            None if !learnable && profile.scan.has_tried(tried_key(peer.ip)) => Familiarity::Tried,
+            None => Familiarity::New,
+        };
+        return PeerLook { place: known_place, ..look(familiarity, address) };
     }
     let named_key = || name_key(network.peer_name(peer));
     let (known, key) = match network.peer_kind(peer) {
@@ -255,12 +272,13 @@ fn classify(network: &NetworkHour<'_>, peer: &PeerHour, profile: &NetworkProfile
             let key = named_key();
             (profile.peers.knows(key, day) || known_address.is_some(), key)
         }
+        PeerKind::Private if known_place.is_some() => return PeerLook { place: known_place, ..look(Familiarity::Known, address) },
         PeerKind::AwsRented | PeerKind::Private => (known_address.is_some(), address),
         PeerKind::Internet => (profile.peers.knows(neighbourhood_key(peer.ip), day), address),
     };
     if known {
         look(Familiarity::Known, key)
-    } else if profile.scan.has_tried(tried_key(peer.ip)) && !learnable {
+    } else if !learnable && profile.scan.has_tried(tried_key(peer.ip)) {
         look(Familiarity::Tried, key)
     } else {
         look(Familiarity::New, key)
@@ -296,7 +314,11 @@ impl Detector for NewPeer {
         let mut findings: Vec<(i64, Finding)> = fresh.iter().filter_map(|at| self.finding(profile, look, *at, new, context)).collect();
         findings.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.subject.cmp(&b.1.subject)));
         findings.truncate(FINDINGS_MAX);
-        findings.into_iter().map(|f| f.1).collect()
+        let findings: Vec<Finding> = findings.into_iter().map(|f| f.1).collect();
+        let loud = findings.iter().filter(|f| f.severity >= Severity::Medium).filter_map(|f| f.peer_ip);
+        // A second time is as the first: the same hour and profile.
+        let _ = look.found.loud.set(loud.collect());
+        findings
     }
 
     fn learn(&self, profile: &mut NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>, delta: &mut FleetDelta) {
@@ -305,10 +327,12 @@ impl Detector for NewPeer {
         let fresh = if look.crowded { Vec::new() } else { fresh(look) };
         let new_keys = fresh.iter().filter(|at| look.peers[**at].learnable).count();
         if new_keys > 0 && !look.crowded {
-            let judged = self.judge(profile, look, context);
+            if look.found.loud.get().is_none() {
+                self.judge(profile, look, context);
+            }
+            let loud = look.found.loud.get().map_or(&[][..], Vec::as_slice);
             for at in fresh.iter().filter(|at| look.peers[**at].learnable) {
-                let ip = network.peers[*at].ip;
-                if !judged.iter().any(|f| f.severity >= Severity::Medium && f.peer_ip == Some(ip)) {
+                if !loud.contains(&network.peers[*at].ip) {
                     delta.benign(Space::Peer, context.fleet.prevalence(look.peers[*at].key));
                 }
             }
@@ -332,13 +356,14 @@ impl Detector for NewPeer {
                 }
             }
             if let Some(place) = seen.place {
-                // Its neighbourhood lives on with it; once a day is enough for that.
-                if profile.peers.touch(place as usize, seen.key, context.hour.day()) && !look.crowded {
+                // The neighbourhood of one outside lives on with it; once a day is enough for that.
+                let first_today = profile.peers.touch(place as usize, seen.key, context.hour.day());
+                if first_today && !look.crowded && !peer.ip.is_private() {
                     keys.push(Learned { key: neighbourhood_key(peer.ip), flags: 0, name: None });
                 }
                 continue;
             }
-            let address = address_key(peer.ip, &network.hour.account);
+            let address = seen.address;
             if look.crowded {
                 if profile.peers.admits(address) {
                     let flags = if peer.ip.is_private() { flags::UNNAMED | flags::COUNTED } else { flags::COUNTED };

@@ -126,7 +126,7 @@ fn walk(s: f64, f: f64, t0: f64) -> f64 {
 /// Detector 8.
 pub struct Scan;
 
-#[derive(Default)]
+#[derive(Copy, Clone, Default)]
 struct Tally {
     answered: usize,
     failed: usize,
@@ -145,7 +145,8 @@ enum Wanted {
 }
 
 /// Why an hour alarms.
-struct Alarm {
+#[derive(Copy, Clone)]
+pub(crate) struct Alarm {
     tally: Tally,
     /// Past warm-up.
     warm: bool,
@@ -206,17 +207,27 @@ fn half_answered(look: &NetworkLook<'_, '_>, outage: &[Ip]) -> Option<(usize, (u
 #[allow(clippy::type_complexity)]
 fn shape(look: &NetworkLook<'_, '_>, outage: &[Ip]) -> (Option<(usize, (u16, u8))>, Option<(usize, Ip)>) {
     let counted = || look.pairs.iter().filter(|p| counts(look, outage, p));
-    let widest = most(counted().map(|p| (p.port, p.protocol)).collect());
-    // Peers are sorted by address.
-    let deepest = most(counted().map(|p| p.peer).collect());
+    let mut ports: Vec<(u16, u8)> = counted().map(|p| (p.port, p.protocol)).collect();
+    ports.sort_unstable();
+    let widest = most(ports.into_iter());
+    // Pairs come peer by peer, and peers by address.
+    let deepest = most(counted().map(|p| p.peer));
     let ip = |peer: u32| look.network.peers.get(peer as usize).map(|p| p.ip);
     (widest, deepest.and_then(|(n, peer)| Some((n, ip(peer)?))))
 }
 
-/// What occurs most often, and how often; ties go to the smaller one.
-fn most<T: Ord + Copy>(mut items: Vec<T>) -> Option<(usize, T)> {
-    items.sort_unstable();
-    items.chunk_by(|a, b| a == b).map(|same| (same.len(), same[0])).max_by(|a, b| a.0.cmp(&b.0).then_with(|| b.1.cmp(&a.1)))
+/// What occurs most often among sorted items, and how often; ties go to the smaller one.
+fn most<T: PartialEq + Copy>(items: impl Iterator<Item = T>) -> Option<(usize, T)> {
+    let mut best: Option<(usize, T)> = None;
+    let mut run: Option<(usize, T)> = None;
+    for item in items {
+        let length = run.filter(|r| r.1 == item).map_or(1, |r| r.0 + 1);
+        run = Some((length, item));
+        if best.is_none_or(|b| b.0 < length) {
+            best = run;
+        }
+    }
+    best
 }
 
 impl Detector for Scan {
@@ -237,7 +248,7 @@ impl Detector for Scan {
 
     fn learn(&self, profile: &mut NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>, _delta: &mut FleetDelta) {
         let tally = tally(look, context.outage);
-        let alarm = self.alarm(profile, look, context).is_some();
+        let alarm = alarm_of(profile, look, context).is_some();
         let scan = &mut profile.scan;
         let oldest = context.hour.0.saturating_sub(PAIRS_HOURS - 1);
         for past in scan.hours.iter().filter(|h| h.hour.0 < oldest && !h.alarmed) {
@@ -275,8 +286,12 @@ impl Detector for Scan {
     }
 }
 
+/// What `scanning` tells of, if anything: numbers alone, for learning asks it of every hour, too.
+fn alarm_of(profile: &NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Option<Alarm> {
+    *look.found.alarm.get_or_init(|| Scan.alarm(profile, look, context))
+}
+
 impl Scan {
-    /// What `scanning` tells of, if anything: numbers alone, for learning asks it of every hour, too.
     fn alarm(&self, profile: &NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Option<Alarm> {
         let tally = tally(look, context.outage);
         if tally.failed == 0 {
@@ -305,7 +320,7 @@ impl Scan {
     }
 
     fn scanning(&self, profile: &NetworkProfile, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Option<Finding> {
-        let Alarm { tally, warm, t0, now, slow, failed_before: f, is_slow, half, sweep, scan } = self.alarm(profile, look, context)?;
+        let Alarm { tally, warm, t0, now, slow, failed_before: f, is_slow, half, sweep, scan } = alarm_of(profile, look, context)?;
         let network = look.network;
         let said = network.said();
         let ip_of = |peer: u32| network.peers.get(peer as usize).map(|p| p.ip);
@@ -677,9 +692,9 @@ mod tests {
 
     #[test]
     fn what_occurs_most_wins_and_ties_go_to_the_smaller() {
-        assert_eq!(most::<u8>(vec![]), None);
-        assert_eq!(most(vec![3, 1, 3, 2]), Some((2, 3)));
-        assert_eq!(most(vec![3, 1, 3, 1, 2]), Some((2, 1)));
+        assert_eq!(most::<u8>([].into_iter()), None);
+        assert_eq!(most([1, 2, 3, 3].into_iter()), Some((2, 3)));
+        assert_eq!(most([1, 1, 2, 3, 3].into_iter()), Some((2, 1)));
     }
 
     #[test]

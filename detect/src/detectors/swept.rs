@@ -12,59 +12,69 @@ use crate::entity::{EntityId, EntityKind};
 use crate::finding::{Finding, Severity, Term};
 use crate::surprise::milli;
 use crate::text;
-use crate::window::Window;
+use crate::window::{NetworkHour, Window};
 
-/// One refused knock: whose, at which port, at which network's address.
-type Knock = (Ip, u16, u8, u32, Ip, Contact);
+/// One refused knock: whose, at which port, at which network, and which of its inbound contacts.
+type Knock = (Ip, u16, u8, u32, u32);
 
 /// What this hour's sources from outside did to the account as a whole.
 #[must_use]
 pub fn swept(window: &Window<'_>, context: &Context<'_>) -> Vec<Finding> {
     let mut knocks: Vec<Knock> = Vec::new();
+    // Counted at a place that the source says. Others may have the same place: it is never less than the source's own count.
+    let mut tries = [0u32; 1 << 12];
+    let place = |ip: Ip| ((ip.0 as u64 ^ (ip.0 >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize;
     for (at, network) in window.networks.iter().enumerate() {
-        let refused = network.inbound.iter().filter(|c| network.conversation(**c).rejected);
-        knocks.extend(refused.map(|c| (c.peer, c.port, c.protocol, at as u32, own_address(network, c), *c)));
+        for (n, c) in network.inbound.iter().enumerate().filter(|(_, c)| network.conversation(**c).rejected) {
+            tries[place(c.peer)] += 1;
+            knocks.push((c.peer, c.port, c.protocol, at as u32, n as u32));
+        }
     }
-    // Fewer knocks than targets are no sweep: most hours of most accounts end here.
-    if knocks.len() < SWEEP_HOSTS {
-        return Vec::new();
-    }
+    // Who knocked less often than at so many targets swept nothing: that is nearly everybody.
+    knocks.retain(|knock| tries[place(knock.0)] as usize >= SWEEP_HOSTS);
     knocks.sort_unstable();
     let mut findings = Vec::new();
     for of_source in knocks.chunk_by(|a, b| a.0 == b.0).filter(|k| k.len() >= SWEEP_HOSTS) {
         let mut ports: Vec<(u16, u8)> = Vec::new();
         let mut wide: Vec<Knock> = Vec::new();
         for of_port in of_source.chunk_by(|a, b| (a.1, a.2) == (b.1, b.2)) {
-            if targets(of_port) >= SWEEP_HOSTS {
+            if targets(window, of_port) >= SWEEP_HOSTS {
                 ports.push((of_port[0].1, of_port[0].2));
                 wide.extend_from_slice(of_port);
             }
         }
         if !wide.is_empty() {
-            findings.extend(finding(window, of_source[0].0, &ports, &mut wide, context));
+            findings.extend(finding(window, of_source[0].0, &ports, &wide, context));
         }
     }
     findings
 }
 
-/// Distinct addresses among knocks that are sorted by port.
-fn targets(knocks: &[Knock]) -> usize {
-    let mut all: Vec<(u32, Ip)> = knocks.iter().map(|k| (k.3, k.4)).collect();
+/// The contact of a knock, and whose it is.
+fn contact<'w, 'a>(window: &'w Window<'a>, knock: &Knock) -> Option<(&'w NetworkHour<'a>, Contact)> {
+    let network = window.networks.get(knock.3 as usize)?;
+    Some((network, *network.inbound.get(knock.4 as usize)?))
+}
+
+/// Distinct addresses among knocks.
+fn targets(window: &Window<'_>, knocks: &[Knock]) -> usize {
+    let address = |k: &Knock| contact(window, k).map(|(network, contact)| (k.3, own_address(network, &contact)));
+    let mut all: Vec<(u32, Ip)> = knocks.iter().filter_map(address).collect();
     all.sort_unstable();
     all.dedup();
     all.len()
 }
 
-fn finding(window: &Window<'_>, source: Ip, ports: &[(u16, u8)], knocks: &mut [Knock], context: &Context<'_>) -> Option<Finding> {
+fn finding(window: &Window<'_>, source: Ip, ports: &[(u16, u8)], knocks: &[Knock], context: &Context<'_>) -> Option<Finding> {
     let hour = window.hour;
     let first = window.networks.get(knocks.first()?.3 as usize)?;
-    let eni = first.enis.get(knocks.first()?.5.eni as usize).map_or("", |e| e.eni);
+    let eni = first.enis.get(contact(window, knocks.first()?)?.1.eni as usize).map_or("", |e| e.eni);
     let name = first.name_of(eni, source, hour.hour.start(), hour.hour.end());
     // One of our own that sweeps its neighbours is told where it did so.
     if name.kind == PeerKind::Owner {
         return None;
     }
-    let hosts = targets(knocks);
+    let hosts = targets(window, knocks);
     let answered: Vec<Contact> = window
         .networks
         .iter()
@@ -73,7 +83,7 @@ fn finding(window: &Window<'_>, source: Ip, ports: &[(u16, u8)], knocks: &mut [K
         .copied()
         .collect();
     let severity = if answered.is_empty() { Severity::Informational } else { Severity::Low };
-    let contacts: Vec<Contact> = answered.iter().copied().chain(knocks.iter().map(|k| k.5)).collect();
+    let contacts: Vec<Contact> = answered.iter().copied().chain(knocks.iter().filter_map(|k| Some(contact(window, k)?.1))).collect();
     let said_ports: Vec<String> = ports.iter().map(|(port, protocol)| text::port(*port, *protocol)).collect();
     let said_ports = text::listed(said_ports.iter().map(String::as_str), 4);
     let mut finding =
