@@ -9,14 +9,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result};
 use flowtrail_detect::api_row::{function_of, principal_of};
-use flowtrail_detect::merge;
+use flowtrail_detect::{BlockView, merge};
 use flowtrail_ingest::UnitId;
 use flowtrail_sink::tables::{ApiCallRow, ApiCallsWriter};
 use flowtrail_sink::{OutputFile, TableFile};
 
 use crate::input::{Announced, Inputs};
-use crate::lane::{DayBlocks, Lane};
+use crate::lane::Lane;
 use crate::reader::{ReadSettings, Reader};
+use crate::stored::StoredDay;
 
 /// Bytes of units that are worth one more thread, and with it one more file to an hour.
 const BYTES_A_THREAD: u64 = 64 << 20;
@@ -91,24 +92,21 @@ fn standing(lane: &Lane) -> Result<Standing> {
     let days: BTreeSet<_> = unwritten.flat_map(|r| r.blocks.iter().map(|b| b.hour.day())).collect();
     let mut standing = Standing::new();
     for day in days {
-        let blocks = DayBlocks::read(lane, day)?;
-        for hours in blocks.by_account().values() {
-            for (hour, all) in hours {
-                let written: Vec<_> = all.iter().filter(|b| !blocks.is_unwritten(b)).copied().collect();
-                if written.len() == all.len() {
-                    continue;
-                }
-                let before: BTreeSet<_> = merge(&written)?.0.calls.iter().map(|c| (c.time, c.id)).collect();
-                let (merged, _) = merge(all)?;
-                for call in merged.calls.iter().filter(|c| !before.contains(&(c.time, c.id))) {
-                    let unit = merged
-                        .units
-                        .get(call.unit as usize)
-                        .with_context(|| format!("a call of {} {hour:?} names no unit", merged.account))?;
-                    standing.entry(unit.id).or_default().push(call.position);
-                }
+        StoredDay::of(lane, day, &|_, _| true).each(&mut |of| {
+            let is_written = |b: &(&BlockView<'_>, &bool)| !*b.1;
+            let written: Vec<_> = of.blocks.iter().zip(&of.unwritten).filter(is_written).map(|b| *b.0).collect();
+            if written.len() == of.blocks.len() {
+                return Ok(());
             }
-        }
+            let before: BTreeSet<_> = merge(&written)?.0.calls.iter().map(|c| (c.time, c.id)).collect();
+            let (merged, _) = merge(&of.blocks)?;
+            for call in merged.calls.iter().filter(|c| !before.contains(&(c.time, c.id))) {
+                let unit = merged.units.get(call.unit as usize);
+                let unit = unit.with_context(|| format!("a call of {} {:?} names no unit", merged.account, of.hour))?;
+                standing.entry(unit.id).or_default().push(call.position);
+            }
+            Ok(())
+        })?;
     }
     for positions in standing.values_mut() {
         positions.sort_unstable();

@@ -105,17 +105,22 @@ impl<'a> Feed<'a> {
 }
 
 impl Taken<'_> {
-    /// Its bytes, fetched now if they were not yet; for a look before [`Taken::take_bytes`].
+    /// Its bytes, fetched now if they were not yet; for a look before [`Taken::read`].
     pub fn bytes(&mut self) -> &Result<Vec<u8>> {
         self.bytes.get_or_insert_with(|| self.unit.0.fetch(self.unit.1))
     }
 
-    /// Its bytes, fetched now if they were not yet.
+    /// Puts its bytes in place of what `into` holds; they are fetched now if they were not yet. One after the other is read
+    /// into the same memory.
     ///
     /// # Errors
     /// When they cannot be fetched.
-    pub fn take_bytes(&mut self) -> Result<Vec<u8>> {
-        self.bytes.take().unwrap_or_else(|| self.unit.0.fetch(self.unit.1))
+    pub fn read(&mut self, into: &mut Vec<u8>) -> Result<()> {
+        match self.bytes.take() {
+            Some(bytes) => *into = bytes?,
+            None => self.unit.0.fetch_into(self.unit.1, into)?,
+        }
+        Ok(())
     }
 }
 
@@ -140,7 +145,8 @@ mod tests {
                 scope.spawn(|| {
                     while let Some(mut unit) = feed.take() {
                         let length = unit.bytes().as_ref().unwrap().len();
-                        let bytes = unit.take_bytes().unwrap();
+                        let mut bytes = b"of another unit".to_vec();
+                        unit.read(&mut bytes).unwrap();
                         assert_eq!(
                             (bytes.len(), objects[unit.index + 4].meta.key.contains(std::str::from_utf8(&bytes).unwrap())),
                             (length, true)

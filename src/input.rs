@@ -151,6 +151,18 @@ impl Inputs {
         Ok(listed)
     }
 
+    /// The bytes of a unit, in memory that is there already where that helps.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn fetch_into(&self, announced: &Announced, into: &mut Vec<u8>) -> anyhow::Result<()> {
+        if announced.bucket.is_none() {
+            return folder::read_into(&announced.object.key, into).map_err(|error| Unreadable(error).into());
+        }
+        *into = self.fetch(announced)?;
+        Ok(())
+    }
+
     /// The bytes of a unit.
     ///
     /// # Errors

@@ -4,17 +4,19 @@
 //! another, and what accounts have in common (the fleet's tables) is summed between days.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 use flowtrail_detect::{
-    AccountHour, AccountProfiles, BlockView, Facts, Finding, Fleet, FleetDelta, Incidents, JudgeConfig, Learning, Observation, Window,
-    judge_and_learn_window, judge_window, merge,
+    AccountHour, AccountProfiles, BlockView, Conversation, Facts, Finding, Fleet, FleetDelta, Incidents, JudgeConfig, Learning,
+    Observation, Window, judge_and_learn_window, judge_window, merge_into,
 };
 use flowtrail_ingest::{Day, EventTime, Hour, UnitId};
 
-use crate::lane::UnitRecord;
+use crate::lane::{Learned, UnitRecord};
+use crate::stored::{HourBlocks, StoredDay};
 
 /// Flow records by the owner of their own end, in the order exact, candidates, other, unheld, unknown.
 pub type Attribution = [u64; 5];
@@ -58,6 +60,7 @@ pub struct Judge {
     pub deltas: BTreeMap<String, FleetDelta>,
     /// Findings, by account, joined per day.
     pub incidents: BTreeMap<String, Incidents>,
+    spare: Mutex<Vec<Scratch>>,
 }
 
 /// What decides verdicts, and who knows the units by name.
@@ -74,13 +77,31 @@ pub struct Bench<'a> {
     pub threads: usize,
 }
 
+/// What one thread judges, piece by piece.
+struct GroupWork<'a> {
+    pieces: Range<usize>,
+    accounts: Vec<AccountWork<'a>>,
+}
+
+/// Memory that judging uses again and again.
+#[derive(Default)]
+struct Scratch {
+    bytes: Vec<u8>,
+    conversations: Vec<Conversation>,
+}
+
 struct AccountWork<'a> {
     account: &'a str,
-    hours: &'a BTreeMap<Hour, Vec<BlockView<'a>>>,
     profiles: AccountProfiles,
     incidents: Incidents,
     delta: FleetDelta,
     said: Said,
+}
+
+impl From<Learned> for Judge {
+    fn from(Learned { profiles, fleet, deltas, incidents, .. }: Learned) -> Self {
+        Self { profiles, fleet, deltas, incidents, spare: Mutex::default() }
+    }
 }
 
 impl Judge {
@@ -88,27 +109,27 @@ impl Judge {
     ///
     /// # Errors
     /// When a stored block does not decode.
-    pub fn day(&mut self, bench: &Bench<'_>, blocks: &BTreeMap<&str, BTreeMap<Hour, Vec<BlockView<'_>>>>) -> Result<Said> {
-        let work: Vec<Mutex<AccountWork<'_>>> = blocks
-            .iter()
-            .map(|(account, hours)| {
-                Mutex::new(AccountWork {
-                    account,
-                    hours,
-                    profiles: self.profiles.remove(*account).unwrap_or_default(),
-                    incidents: self.incidents.remove(*account).unwrap_or_default(),
-                    delta: self.deltas.remove(*account).unwrap_or_default(),
-                    said: Said::default(),
-                })
-            })
-            .collect();
+    pub fn day(&mut self, bench: &Bench<'_>, day: &StoredDay<'_>) -> Result<Said> {
+        let mut work: Vec<Mutex<GroupWork<'_>>> = Vec::new();
+        for pieces in day.groups() {
+            let accounts = day.accounts(&pieces).map(|account| AccountWork {
+                account,
+                profiles: self.profiles.remove(account).unwrap_or_default(),
+                incidents: self.incidents.remove(account).unwrap_or_default(),
+                delta: self.deltas.remove(account).unwrap_or_default(),
+                said: Said::default(),
+            });
+            let accounts = accounts.collect();
+            work.push(Mutex::new(GroupWork { pieces, accounts }));
+        }
         let next = AtomicUsize::new(0);
-        let fleet = &self.fleet;
+        let (fleet, spare) = (&self.fleet, &self.spare);
         let run = || -> Result<()> {
+            let mut scratch = spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
             while let Some(item) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let mut item = item.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                item.judge(bench, fleet)?;
+                item.lock().unwrap_or_else(PoisonError::into_inner).judge(bench, fleet, day, &mut scratch)?;
             }
+            spare.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
             Ok(())
         };
         let threads = bench.threads.clamp(1, work.len().max(1));
@@ -124,8 +145,7 @@ impl Judge {
             })?;
         }
         let mut said = Said::default();
-        for item in work {
-            let item = item.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for item in work.into_iter().flat_map(|group| group.into_inner().unwrap_or_else(PoisonError::into_inner).accounts) {
             self.profiles.insert(item.account.to_owned(), item.profiles);
             self.incidents.insert(item.account.to_owned(), item.incidents);
             self.deltas.insert(item.account.to_owned(), item.delta);
@@ -166,10 +186,29 @@ impl Judge {
     }
 }
 
+impl GroupWork<'_> {
+    fn judge(&mut self, bench: &Bench<'_>, fleet: &Fleet, day: &StoredDay<'_>, scratch: &mut Scratch) -> Result<()> {
+        let mut at = 0;
+        for piece in self.pieces.clone() {
+            for hour in day.read(piece, &mut scratch.bytes)? {
+                // Accounts come in the order that they are in here.
+                while self.accounts.get(at).is_some_and(|work| work.account != hour.account) {
+                    at += 1;
+                }
+                if let Some(work) = self.accounts.get_mut(at) {
+                    work.judge(bench, fleet, &hour, &mut scratch.conversations)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl AccountWork<'_> {
-    fn judge(&mut self, bench: &Bench<'_>, fleet: &Fleet) -> Result<()> {
-        for (hour, blocks) in self.hours {
-            let (merged, counts) = merge_named(blocks, bench.ledger)?;
+    fn judge(&mut self, bench: &Bench<'_>, fleet: &Fleet, of: &HourBlocks<'_>, conversations: &mut Vec<Conversation>) -> Result<()> {
+        {
+            let hour = &of.hour;
+            let (merged, counts) = merge_named(&of.blocks, bench.ledger, std::mem::take(conversations))?;
             let window = Window::build(&merged, &bench.facts);
             let verdict = if hour.end() <= bench.sealed_until {
                 judge_and_learn_window(bench.config, &mut self.profiles, fleet, &mut self.delta, &window)
@@ -184,17 +223,23 @@ impl AccountWork<'_> {
             self.said.attribution.insert((self.account.to_owned(), *hour), verdict.attribution);
             self.said.observations.extend(verdict.observations);
             self.incidents.replace_hour(self.account, *hour, verdict.findings);
+            drop(window);
+            *conversations = merged.conversations;
         }
         Ok(())
     }
 }
 
-/// Merges an hour's blocks and gives its units their names.
+/// Merges an hour's blocks and gives its units their names. `spare` is used for its conversations.
 ///
 /// # Errors
 /// When a stored block does not decode.
-pub fn merge_named(blocks: &[BlockView<'_>], ledger: &HashMap<UnitId, UnitRecord>) -> Result<(AccountHour, flowtrail_detect::CallCounts)> {
-    let (mut hour, counts) = merge(blocks)?;
+pub fn merge_named(
+    blocks: &[BlockView<'_>],
+    ledger: &HashMap<UnitId, UnitRecord>,
+    spare: Vec<Conversation>,
+) -> Result<(AccountHour, flowtrail_detect::CallCounts)> {
+    let (mut hour, counts) = merge_into(blocks, spare)?;
     for unit in &mut hour.units {
         if let Some(record) = ledger.get(&unit.id) {
             unit.source.clone_from(&record.source);

@@ -277,6 +277,8 @@ pub struct Lane {
     archives: Vec<SegmentRef>,
     /// Bytes of run files that may be held in memory.
     pub held_max: u64,
+    /// What the last run file was put together in.
+    run_bytes: Vec<u8>,
     /// The newest commit that said anything before this process, and no claim since, said all again.
     pub rolled_up: bool,
     /// Table files of that commit.
@@ -325,7 +327,25 @@ impl Lane {
         }
         log.publish()?;
         log.sweep()?;
-        Ok(Self { state, output, log, known, positions, clocks, alive, archives, held_max: 0, rolled_up, last_files })
+        Ok(Self {
+            state,
+            output,
+            log,
+            known,
+            positions,
+            clocks,
+            alive,
+            archives,
+            held_max: 0,
+            run_bytes: Vec::new(),
+            rolled_up,
+            last_files,
+        })
+    }
+
+    /// Gives memory back that only reading needs.
+    pub fn end_reading(&mut self) {
+        self.run_bytes = Vec::new();
     }
 
     /// Writes output files under temporary names, for the next commit.
@@ -347,14 +367,17 @@ impl Lane {
         let mut segments = Vec::new();
         let mut new_runs: Vec<Run> = Vec::new();
         let mut held: u64 = self.known.runs.iter().filter_map(|r| r.held.as_ref()).map(|bytes| bytes.len() as u64).sum();
-        for (bytes, blocks) in run_files(changes.blocks) {
+        let mut bytes = std::mem::take(&mut self.run_bytes);
+        for blocks in run_files(changes.blocks) {
+            let refs = write_blocks(blocks, &mut bytes);
             let written = self.log.segments(&[(RUN, &bytes)])?;
             let Some(segment) = written.first() else { continue };
             held += bytes.len() as u64;
-            let held = (held <= self.held_max).then(|| Arc::new(bytes));
-            new_runs.push(Run { key: segment.key.clone(), blocks, unwritten: true, new: true, held });
+            let held = (held <= self.held_max).then(|| Arc::new(bytes.clone()));
+            new_runs.push(Run { key: segment.key.clone(), blocks: refs, unwritten: true, new: true, held });
             segments.extend(written);
         }
+        self.run_bytes = bytes;
         let mut journal = SegmentWriter::new();
         if roll_up {
             let mut units: Vec<&UnitRecord> = self.known.ledger.values().chain(&changes.units).collect();
@@ -491,10 +514,9 @@ impl Lane {
                 if rest.is_empty() && run.bytes() >= SMALL_RUN {
                     put_by.push(Run { held: None, new: false, ..run.clone() });
                 } else {
-                    let part = DayPart::read(&self.state, &run, 0, run.blocks.len())?;
                     let which = usize::from(run.unwritten);
-                    bytes[which] += part.bytes.len();
-                    copied[which].extend(part.blocks());
+                    bytes[which] += run.bytes() as usize;
+                    copied[which].extend(self.blocks_of(&run)?);
                     if rest.is_empty() {
                         gone.insert(run.key.clone());
                     }
@@ -518,10 +540,36 @@ impl Lane {
         Ok(put_by)
     }
 
+    /// All blocks that a run names, which lie side by side.
+    fn blocks_of(&self, run: &Run) -> Result<Vec<Block>> {
+        let (Some(first), Some(last)) = (run.blocks.first(), run.blocks.last()) else { return Ok(Vec::new()) };
+        let (offset, len) = (first.offset, last.offset + last.len - first.offset);
+        let read;
+        let bytes = match &run.held {
+            Some(held) => held.get(offset as usize..).unwrap_or_default(),
+            None => {
+                read = self.state.get_range(&run.key, offset, len)?;
+                read.as_slice()
+            }
+        };
+        let block = |r: &BlockRef| {
+            let from = (r.offset - offset) as usize;
+            let bytes = bytes.get(from..from + r.len as usize)?.to_vec();
+            Some(Block { account: r.account.clone(), hour: r.hour, bytes })
+        };
+        let blocks: Option<Vec<Block>> = run.blocks.iter().map(block).collect();
+        blocks.with_context(|| {
+            let state = self.state.describe();
+            format!("{} in {state} is shorter than its index says: the state is damaged; delete it and replay the logs", run.key)
+        })
+    }
+
     fn write_runs_by(&mut self, blocks: Vec<Block>, unwritten: bool, put_by: &mut Vec<Run>) -> Result<()> {
-        for (bytes, blocks) in run_files(blocks) {
+        let mut bytes = Vec::new();
+        for blocks in run_files(blocks) {
+            let refs = write_blocks(blocks, &mut bytes);
             for segment in self.log.segments(&[(RUN, &bytes)])? {
-                put_by.push(Run { key: segment.key.clone(), blocks: blocks.clone(), unwritten, new: false, held: None });
+                put_by.push(Run { key: segment.key.clone(), blocks: refs.clone(), unwritten, new: false, held: None });
                 self.alive.push(segment);
             }
         }
@@ -538,22 +586,34 @@ impl Lane {
     }
 }
 
-/// Cuts blocks into run files of at most about 64 MiB, sorted by (day, account, hour).
-fn run_files(mut blocks: Vec<Block>) -> Vec<(Vec<u8>, Vec<BlockRef>)> {
+/// Blocks sorted by (day, account, hour), as many as go into one run file of at most about 64 MiB.
+fn run_files(mut blocks: Vec<Block>) -> Vec<Vec<Block>> {
     blocks.sort_by(|a, b| (a.hour.day(), &a.account, a.hour, &a.bytes).cmp(&(b.hour.day(), &b.account, b.hour, &b.bytes)));
-    let mut files: Vec<(Vec<u8>, Vec<BlockRef>)> = Vec::new();
-    let mut left: usize = blocks.iter().map(|b| b.bytes.len()).sum();
+    let mut files: Vec<Vec<Block>> = Vec::new();
+    let mut bytes = 0;
     for block in blocks {
-        if files.last().is_none_or(|(bytes, _)| bytes.len() + block.bytes.len() > RUN_BYTES_MAX) {
-            files.push((Vec::with_capacity(left.min(RUN_BYTES_MAX)), Vec::new()));
-        }
-        left -= block.bytes.len();
-        if let Some((bytes, refs)) = files.last_mut() {
-            refs.push(BlockRef { account: block.account, hour: block.hour, offset: bytes.len() as u64, len: block.bytes.len() as u64 });
-            bytes.extend_from_slice(&block.bytes);
+        bytes += block.bytes.len();
+        match files.last_mut().filter(|_| bytes <= RUN_BYTES_MAX) {
+            Some(file) => file.push(block),
+            None => {
+                bytes = block.bytes.len();
+                files.push(vec![block]);
+            }
         }
     }
     files
+}
+
+/// Writes blocks one behind the other into `bytes`, and says where they are.
+fn write_blocks(blocks: Vec<Block>, bytes: &mut Vec<u8>) -> Vec<BlockRef> {
+    bytes.clear();
+    bytes.reserve_exact(blocks.iter().map(|b| b.bytes.len()).sum());
+    let mut refs = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        refs.push(BlockRef { account: block.account, hour: block.hour, offset: bytes.len() as u64, len: block.bytes.len() as u64 });
+        bytes.extend_from_slice(&block.bytes);
+    }
+    refs
 }
 
 impl Known {
@@ -604,95 +664,6 @@ impl Known {
     pub fn days(&self) -> Vec<Day> {
         let days: BTreeSet<Day> = self.runs.iter().flat_map(|r| r.blocks.iter().map(|b| b.hour.day())).collect();
         days.into_iter().collect()
-    }
-}
-
-/// The contributions of one day, read from the run files.
-pub struct DayBlocks {
-    parts: Vec<DayPart>,
-}
-
-/// A stretch of one run file.
-struct DayPart {
-    bytes: Vec<u8>,
-    /// Where in the run file `bytes` begins.
-    offset: u64,
-    refs: Vec<BlockRef>,
-    new: bool,
-    unwritten: bool,
-}
-
-impl DayPart {
-    /// The blocks `from..to` of a run: from memory, else with one read.
-    fn read(state: &Arc<dyn Store>, run: &Run, from: usize, to: usize) -> Result<Self> {
-        let refs = run.blocks.get(from..to).unwrap_or_default().to_vec();
-        let (Some(first), Some(last)) = (refs.first(), refs.last()) else {
-            return Ok(Self { bytes: Vec::new(), offset: 0, refs, new: run.new, unwritten: run.unwritten });
-        };
-        let (offset, len) = (first.offset, last.offset + last.len - first.offset);
-        let held = run.held.as_ref().and_then(|bytes| bytes.get(offset as usize..(offset + len) as usize));
-        let bytes = match held {
-            Some(bytes) => bytes.to_vec(),
-            None => state.get_range(&run.key, offset, len)?,
-        };
-        if bytes.len() as u64 != len {
-            bail!(
-                "{} in {} is shorter than its index says: the state is damaged; delete it and replay the logs",
-                run.key,
-                state.describe()
-            );
-        }
-        Ok(Self { bytes, offset, refs, new: run.new, unwritten: run.unwritten })
-    }
-
-    fn blocks(&self) -> impl Iterator<Item = Block> + '_ {
-        self.refs.iter().map(|r| {
-            let from = (r.offset - self.offset) as usize;
-            Block { account: r.account.clone(), hour: r.hour, bytes: self.bytes[from..from + r.len as usize].to_vec() }
-        })
-    }
-}
-
-impl DayBlocks {
-    /// Reads one day's blocks: one range of each run file that has some.
-    ///
-    /// # Errors
-    /// When the state store fails or a run file is shorter than its index says.
-    pub fn read(lane: &Lane, day: Day) -> Result<Self> {
-        let mut parts = Vec::new();
-        for run in &lane.known.runs {
-            let from = run.blocks.partition_point(|b| b.hour.day() < day);
-            let to = run.blocks.partition_point(|b| b.hour.day() <= day);
-            if from < to {
-                parts.push(DayPart::read(&lane.state, run, from, to)?);
-            }
-        }
-        Ok(Self { parts })
-    }
-
-    /// The blocks by account and hour.
-    #[must_use]
-    pub fn by_account(&self) -> BTreeMap<&str, BTreeMap<Hour, Vec<flowtrail_detect::BlockView<'_>>>> {
-        let mut accounts: BTreeMap<&str, BTreeMap<Hour, Vec<flowtrail_detect::BlockView<'_>>>> = BTreeMap::new();
-        for DayPart { bytes, offset, refs, new, .. } in &self.parts {
-            for r in refs {
-                let from = (r.offset - offset) as usize;
-                let view = flowtrail_detect::BlockView {
-                    account: &r.account,
-                    hour: r.hour,
-                    bytes: &bytes[from..from + r.len as usize],
-                    new: *new,
-                };
-                accounts.entry(&r.account).or_default().entry(r.hour).or_default().push(view);
-            }
-        }
-        accounts
-    }
-
-    /// True for a block of [`Self::by_account`] whose calls have no rows in `api_calls` yet.
-    #[must_use]
-    pub fn is_unwritten(&self, block: &flowtrail_detect::BlockView<'_>) -> bool {
-        self.parts.iter().any(|p| p.unwritten && p.bytes.as_ptr_range().contains(&block.bytes.as_ptr()))
     }
 }
 

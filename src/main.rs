@@ -22,6 +22,7 @@ mod reader;
 mod replay;
 mod run;
 mod setup;
+mod stored;
 mod summary;
 mod wrap;
 

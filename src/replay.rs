@@ -24,11 +24,12 @@ use crate::feed::{Feed, Taken};
 use crate::flows::FlowsTable;
 use crate::input::{Announced, Inputs};
 use crate::judging::{Bench, Judge, Said};
-use crate::lane::{Changes, DayBlocks, Depth, Ended, Judged, Lane, Learned};
+use crate::lane::{Changes, Depth, Ended, Judged, Lane, Learned};
 use crate::progress::Progress;
 use crate::publish::{self, Rows};
 use crate::reader::{ReadSettings, Reader, UnitReport};
 use crate::setup::Setup;
+use crate::stored::StoredDay;
 use crate::summary::{Learning, Quarantined, Summary};
 
 /// Commit what is read at least this often, so that a killed replay goes on from there.
@@ -87,7 +88,7 @@ impl Replay {
             let one = Learning { entities: learning.entities, ready: learning.ready, day: learning.day, of: learning.of };
             summary.learning.insert(learning.detector.clone(), one);
         }
-        let told: Vec<FindingRow> = rows.findings.clone();
+        let told: Vec<FindingRow> = if self.json_findings.is_some() { rows.findings.clone() } else { Vec::new() };
         let mut calls = Vec::new();
         if said.is_some() {
             if self.setup.tables.iter().any(|t| t == "api_calls") {
@@ -99,6 +100,8 @@ impl Replay {
         summary.findings = publish::count(&lane.known);
         summary.loudest = publish::loudest(&lane.known.findings);
         self.tell(&told)?;
+        // The call ends here: millions of small pieces need not be given back one by one.
+        std::mem::forget(std::mem::take(&mut lane.known));
         Ok(summary)
     }
 
@@ -137,6 +140,7 @@ impl Replay {
             self.read_pass(&pass, &all, None, lane, summary, &mut changed)
         };
         progress.finish();
+        lane.end_reading();
         outcome?;
         Ok((changed, listed.objects))
     }
@@ -262,8 +266,7 @@ impl Replay {
                 open = Some(before.next());
             }
             open = Some(day);
-            let blocks = DayBlocks::read(lane, day)?;
-            said.absorb(judge.day(&bench, &blocks.by_account())?);
+            said.absorb(judge.day(&bench, &StoredDay::of(lane, day, &|_, _| true))?);
             let findings = if day.next().start() > sealed_until || Some(&day) == days.last() {
                 // `run` may go on here: these incidents can still grow.
                 let (findings, incidents) = judge.take_open_findings();
@@ -410,6 +413,7 @@ fn read_units(
     let mut reader = Reader::new(pass.settings.clone(), crate::setup::random_seed() ^ thread as u64);
     let mut flows = pass.flows.map(FlowsTable::writer);
     let mut flush = Flush::default();
+    let mut bytes = Vec::new();
     let mut last = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         let Some(mut unit) = feed.take() else { break };
@@ -425,7 +429,7 @@ fn read_units(
                 continue;
             }
         }
-        let report = read_unit(pass, &mut reader, flows.as_mut(), object, &mut unit);
+        let report = read_unit(pass, &mut reader, flows.as_mut(), object, &mut unit, &mut bytes);
         pass.progress.unit(object.size, report.as_ref().map_or(0, |r| r.record.records));
         match report {
             None => flush.duplicates += 1,
@@ -460,6 +464,7 @@ fn read_unit(
     flows: Option<&mut crate::flows::ThreadFlows<'_>>,
     object: &Announced,
     unit: &mut Taken<'_>,
+    bytes: &mut Vec<u8>,
 ) -> Option<UnitReport> {
     let by_key = UnitId::of_key(&object.meta.key);
     if let Some(id) = by_key {
@@ -469,19 +474,19 @@ fn read_unit(
             Claim::Mine => {}
         }
     }
-    let bytes = match unit.take_bytes() {
-        Ok(bytes) => bytes,
-        Err(error) => return Some(UnitReport::unreadable(by_key.unwrap_or_else(|| place(object)), &object.meta, error.to_string())),
-    };
-    let id = by_key.unwrap_or_else(|| UnitId::of_bytes(&bytes));
+    if let Err(error) = unit.read(bytes) {
+        return Some(UnitReport::unreadable(by_key.unwrap_or_else(|| place(object)), &object.meta, error.to_string()));
+    }
+    let bytes = &*bytes;
+    let id = by_key.unwrap_or_else(|| UnitId::of_bytes(bytes));
     if by_key.is_none() && !matches!(pass.claimed.claim(id, bytes.len() as u64), Claim::Mine) {
         return None;
     }
     Some(match flows {
-        None => reader.read(id, &object.meta, &bytes, None),
+        None => reader.read(id, &object.meta, bytes, None),
         Some(flows) => {
             flows.begin(&object.meta, pass.settings.now);
-            reader.read(id, &object.meta, &bytes, Some(&mut |meta: &_, rows: flowtrail_ingest::flow::FlowRows<'_>| flows.push(meta, rows)))
+            reader.read(id, &object.meta, bytes, Some(&mut |meta: &_, rows: flowtrail_ingest::flow::FlowRows<'_>| flows.push(meta, rows)))
         }
     })
 }

@@ -232,8 +232,8 @@ impl Run {
         let mut judge = Judge::default();
         let mut open_day = None;
         if let Some(learned) = learned {
-            judge = Judge { profiles: learned.profiles, fleet: learned.fleet, deltas: learned.deltas, incidents: learned.incidents };
             open_day = learned.open_day;
+            judge = Judge::from(learned);
         }
         // What a replay said of open hours is a first look: it is looked at again.
         if let Some(before) = from {

@@ -110,6 +110,7 @@ impl Run {
         let blocks: Mutex<Vec<Block>> = Mutex::new(Vec::new());
         let work = || {
             let mut readers: HashMap<usize, Reader> = HashMap::new();
+            let mut bytes = Vec::new();
             while let Some(mut taken) = feed.take() {
                 let Some((unit, id)) = todo.get(taken.index) else { break };
                 let listing = &self.listings[unit.listing];
@@ -118,9 +119,9 @@ impl Run {
                     settings.now = now();
                     Reader::new(settings, crate::setup::random_seed())
                 });
-                let outcome = match taken.take_bytes() {
+                let outcome = match taken.read(&mut bytes) {
                     Err(error) => Outcome::Failed { reason: format!("{error:#}"), may_pass: may_pass(&error) },
-                    Ok(bytes) => {
+                    Ok(()) => {
                         let identity = id.unwrap_or_else(|| UnitId::of_bytes(&bytes));
                         if id.is_none() && (ledger.contains_key(&identity) || !lock(&seen).insert(identity)) {
                             Outcome::Duplicate

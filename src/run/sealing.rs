@@ -12,9 +12,10 @@ use flowtrail_ingest::{Day, EventTime, Hour};
 
 use super::{Live, Run};
 use crate::judging::{Attribution, Bench};
-use crate::lane::{Changes, DayBlocks, Ended};
+use crate::lane::{Changes, Ended};
 use crate::publish;
 use crate::setup::now;
+use crate::stored::StoredDay;
 
 /// Detectors whose hits can only grow: said at once.
 const AT_ONCE: [&str; 3] = ["threat_list", "privilege_escalation", "rule"];
@@ -63,16 +64,11 @@ impl Run {
         let day = from.day();
         self.close_days(live, day);
         let mut any = false;
-        let blocks = DayBlocks::read(&live.lane, day)?;
-        let mut hours = blocks.by_account();
-        for of_account in hours.values_mut() {
-            of_account.retain(|hour, _| *hour >= from && *hour < until);
-        }
-        hours.retain(|_, of_account| !of_account.is_empty());
-        if !hours.is_empty() {
+        let stored = StoredDay::of(&live.lane, day, &|_, hour| hour >= from && hour < until);
+        if !stored.is_empty() {
             any = true;
             let mut judge = std::mem::take(&mut live.judge);
-            let judged = judge.day(&self.bench(live, until.start()), &hours);
+            let judged = judge.day(&self.bench(live, until.start()), &stored);
             live.judge = judge;
             let mut said = judged?;
             live.open_day.get_or_insert(day);
@@ -155,22 +151,17 @@ impl Run {
     }
 
     fn look_at(&self, live: &Live, day: Day, wanted: &dyn Fn(&str, Hour) -> bool, looks: &mut BTreeMap<AccountHour, Look>) -> Result<()> {
-        let blocks = DayBlocks::read(&live.lane, day)?;
-        for (account, of_account) in blocks.by_account() {
-            for (hour, blocks) in of_account {
-                if wanted(account, hour) {
-                    looks.insert((account.to_owned(), hour), self.look_at_hour(live, account, &blocks)?);
-                }
-            }
-        }
-        Ok(())
+        StoredDay::of(&live.lane, day, wanted).each(&mut |of| {
+            looks.insert((of.account.to_owned(), of.hour), self.look_at_hour(live, of.account, &of.blocks)?);
+            Ok(())
+        })
     }
 
     fn look_at_hour(&self, live: &Live, account: &str, blocks: &[BlockView<'_>]) -> Result<Look> {
         let bench = self.bench(live, EventTime::MIN);
         let nobody = flowtrail_detect::AccountProfiles::default();
         let profiles = live.judge.profiles.get(account).unwrap_or(&nobody);
-        let (merged, counts) = crate::judging::merge_named(blocks, bench.ledger)?;
+        let (merged, counts) = crate::judging::merge_named(blocks, bench.ledger, Vec::new())?;
         let window = Window::build(&merged, &bench.facts);
         let Verdict { findings, attribution_new, .. } = flowtrail_detect::judge_window(bench.config, profiles, &live.judge.fleet, &window);
         Ok(Look { findings, calls: (counts.admitted, counts.repeats), attribution: attribution_new })

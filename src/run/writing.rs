@@ -202,8 +202,8 @@ impl Live {
 
     /// Judging has it again.
     fn take_learned_back(&mut self) {
-        if let Some(Learned { profiles, fleet, deltas, incidents, .. }) = self.lane.known.learned.take() {
-            self.judge = Judge { profiles, fleet, deltas, incidents };
+        if let Some(learned) = self.lane.known.learned.take() {
+            self.judge = Judge::from(learned);
         }
     }
 
