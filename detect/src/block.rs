@@ -95,8 +95,10 @@ pub struct Scratch {
     rows: Vec<u8>,
 }
 
-/// No conversation takes more bytes: six integers of at most 10, nine of 8, four addresses of 16, and 16 single ones.
-const ROW_MAX: usize = 256;
+/// What a conversation is written to and read from. None takes more than 212 bytes: six integers of at most 10, nine of 8, four
+/// addresses of 16, and 16 single ones. So its places are told by eight bits, and 16 bytes can be touched at any of them
+/// without a look at bounds.
+const ROW_ROOM: usize = 256 + 16;
 
 /// Writes one block. Rows come in [`Conversation::order`].
 pub struct BlockWriter<'a> {
@@ -169,8 +171,8 @@ impl<'a> BlockWriter<'a> {
             *local = self.unit(seen.0);
         }
         let rows = &mut self.scratch.rows;
-        if rows.len() < self.at + ROW_MAX {
-            rows.resize(rows.len() * 2 + ROW_MAX, 0);
+        if rows.len() < self.at + ROW_ROOM {
+            rows.resize(rows.len() * 2 + ROW_ROOM, 0);
         }
         let Some(bytes) = rows.get_mut(self.at..).and_then(<[u8]>::first_chunk_mut) else { return };
         let mut out = RowBytes { bytes, at: 0 };
@@ -223,7 +225,7 @@ impl<'a> BlockWriter<'a> {
             out.int(u64::from(*unit));
             out.int(u64::from(seen.1));
         }
-        self.at += out.at;
+        self.at += usize::from(out.at);
         self.server = row.server;
         self.count += 1;
     }
@@ -358,15 +360,22 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
 
 /// The bytes of one conversation in the making.
 struct RowBytes<'a> {
-    bytes: &'a mut [u8; ROW_MAX],
-    at: usize,
+    bytes: &'a mut [u8; ROW_ROOM],
+    at: u8,
 }
 
 impl RowBytes<'_> {
     #[inline]
     fn array<const N: usize>(&mut self, bytes: [u8; N]) {
-        self.bytes[self.at..self.at + N].copy_from_slice(&bytes);
-        self.at += N;
+        const { assert!(N <= 16) };
+        let at = usize::from(self.at);
+        self.bytes[at..at + N].copy_from_slice(&bytes);
+        self.at = self.at.wrapping_add(N as u8);
+    }
+    /// Takes back what was written beyond its end.
+    #[inline]
+    fn back(&mut self, bytes: u8) {
+        self.at = self.at.wrapping_sub(bytes);
     }
     #[inline]
     fn byte(&mut self, byte: u8) {
@@ -382,20 +391,22 @@ impl RowBytes<'_> {
     #[inline]
     fn words(&mut self, values: [u64; WORDS], count: u32, flags: [u8; 2]) {
         let start = self.at;
-        self.at += 4;
+        self.array([0; 4]);
         let mut lengths = count << COUNT_AT;
         for (n, value) in values.into_iter().enumerate() {
             let code = ((71 - value.leading_zeros()) / 8).min(7);
             lengths |= code << (3 * n);
-            self.bytes[self.at..self.at + 8].copy_from_slice(&value.to_le_bytes());
-            self.at += width_of(code);
+            self.array(value.to_le_bytes());
+            self.back(8 - width_of(code));
         }
         for (n, flags) in flags.into_iter().enumerate() {
-            self.bytes[self.at] = flags;
-            self.at += usize::from(flags != 0);
+            self.byte(flags);
+            self.back(u8::from(flags == 0));
             lengths |= u32::from(flags != 0) << (FLAGS_AT + n);
         }
-        self.bytes[start..start + 4].copy_from_slice(&lengths.to_le_bytes());
+        let end = std::mem::replace(&mut self.at, start);
+        self.array(lengths.to_le_bytes());
+        self.at = end;
     }
     /// As [`put`]. How long an integer is cannot be foretold, so all eight bytes are written whatever it is.
     #[inline]
@@ -403,7 +414,7 @@ impl RowBytes<'_> {
         if value >> 56 == 0 {
             let (packed, length) = pack(value);
             self.array(packed.to_le_bytes());
-            self.at -= 8 - length;
+            self.back(8 - length as u8);
             return;
         }
         while value >= 0x80 {
@@ -422,8 +433,8 @@ const FLAGS_AT: usize = COUNT_AT + 2;
 
 /// Bytes of a number whose length is told by three bits: as they say, but seven are eight.
 #[inline]
-fn width_of(code: u32) -> usize {
-    (code + (code + 1) / 8) as usize
+fn width_of(code: u32) -> u8 {
+    (code + (code + 1) / 8) as u8
 }
 
 /// Of eight bytes those that belong to a number, by its three bits.
@@ -457,25 +468,28 @@ fn unpack(word: u64) -> Option<(u64, usize)> {
 
 /// A row on its way out of a block. Its bytes are more than any row has, so that few bounds need a look.
 struct RowReader<'a> {
-    bytes: &'a [u8; ROW_MAX],
-    at: usize,
+    bytes: &'a [u8; ROW_ROOM],
+    at: u8,
 }
 
 impl RowReader<'_> {
     #[inline]
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let bytes = self.bytes.get(self.at..self.at + N)?.first_chunk()?;
-        self.at += N;
-        Some(*bytes)
+    fn array<const N: usize>(&mut self) -> [u8; N] {
+        const { assert!(N <= 16) };
+        let at = usize::from(self.at);
+        self.at = self.at.wrapping_add(N as u8);
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self.bytes[at..at + N]);
+        bytes
     }
     #[inline]
-    fn ip(&mut self, wide: bool) -> Option<Ip> {
-        if wide { Some(Ip(u128::from_le_bytes(self.array()?))) } else { Some(Ip::v4(u32::from_le_bytes(self.array()?))) }
+    fn ip(&mut self, wide: bool) -> Ip {
+        if wide { Ip(u128::from_le_bytes(self.array())) } else { Ip::v4(u32::from_le_bytes(self.array())) }
     }
     fn int(&mut self) -> Option<u64> {
-        let mut reader = Reader { bytes: self.bytes, at: self.at };
+        let mut reader = Reader { bytes: self.bytes, at: usize::from(self.at) };
         let value = reader.int()?;
-        self.at = reader.at;
+        self.at = u8::try_from(reader.at).ok()?;
         Some(value)
     }
     fn index(&mut self) -> Option<u32> {
@@ -483,22 +497,22 @@ impl RowReader<'_> {
     }
     /// What [`RowBytes::words`] wrote.
     #[inline]
-    fn words(&mut self) -> Option<([u64; WORDS], u32, [u8; 2])> {
-        let lengths = u32::from_le_bytes(self.array()?);
+    fn words(&mut self) -> ([u64; WORDS], u32, [u8; 2]) {
+        let lengths = u32::from_le_bytes(self.array());
         let mut values = [0; WORDS];
         for (n, value) in values.iter_mut().enumerate() {
             let code = lengths >> (3 * n) & 7;
-            let word = self.bytes.get(self.at..self.at + 8)?.first_chunk()?;
-            *value = u64::from_le_bytes(*word) & KEEP[code as usize];
-            self.at += width_of(code);
+            *value = u64::from_le_bytes(self.array()) & KEEP[code as usize];
+            self.at = self.at.wrapping_sub(8 - width_of(code));
         }
         let mut flags = [0; 2];
         for (n, flags) in flags.iter_mut().enumerate() {
-            let there = lengths >> (FLAGS_AT + n) & 1;
-            *flags = *self.bytes.get(self.at)? * there as u8;
-            self.at += there as usize;
+            let there = (lengths >> (FLAGS_AT + n) & 1) as u8;
+            let [byte] = self.array();
+            *flags = byte * there;
+            self.at = self.at.wrapping_sub(1 - there);
         }
-        Some((values, lengths >> COUNT_AT & 3, flags))
+        (values, lengths >> COUNT_AT & 3, flags)
     }
 }
 
@@ -640,13 +654,13 @@ fn decode_inner(block: BlockView<'_>, r: &mut Reader<'_>, mut conversations: Vec
         let bytes = match left.first_chunk() {
             Some(bytes) => bytes,
             None => {
-                copy = [0; ROW_MAX];
+                copy = [0; ROW_ROOM];
                 copy[..left.len()].copy_from_slice(left);
                 &copy
             }
         };
         let mut row = RowReader { bytes, at: 0 };
-        let [flags] = row.array()?;
+        let [flags] = row.array();
         if flags & ENI != 0 {
             eni = text(row.index()?)?;
             flow_log = match row.int()? {
@@ -656,21 +670,21 @@ fn decode_inner(block: BlockView<'_>, r: &mut Reader<'_>, mut conversations: Vec
         }
         let wide = flags & V6 != 0;
         if flags & SERVER != 0 {
-            server = row.ip(wide)?;
+            server = row.ip(wide);
         }
-        let client = row.ip(wide)?;
-        let server_port = u16::from_le_bytes(row.array()?);
+        let client = row.ip(wide);
+        let server_port = u16::from_le_bytes(row.array());
         let settled = flags & SETTLED != 0;
-        let client_port = if settled { 0 } else { u16::from_le_bytes(row.array()?) };
-        let [protocol] = row.array()?;
+        let client_port = if settled { 0 } else { u16::from_le_bytes(row.array()) };
+        let [protocol] = row.array();
         let packet_addrs = if flags & PACKET_ADDRS == 0 {
             0
         } else {
-            pairs.push((row.ip(true)?, row.ip(true)?));
+            pairs.push((row.ip(true), row.ip(true)));
             pairs.len() as u32
         };
-        let first = u32::from_le_bytes(row.array()?);
-        let (values, count, [ahead_flags, back_flags]) = row.words()?;
+        let first = u32::from_le_bytes(row.array());
+        let (values, count, [ahead_flags, back_flags]) = row.words();
         let [ahead_flows, ahead_packets, ahead_bytes, back_flows, back_packets, back_bytes, span, unit, line] = values;
         let short = |value: u64| u32::try_from(value).ok();
         let ahead = Traffic { flows: short(ahead_flows)?, flags: ahead_flags, packets: ahead_packets, bytes: ahead_bytes };
@@ -678,15 +692,15 @@ fn decode_inner(block: BlockView<'_>, r: &mut Reader<'_>, mut conversations: Vec
         let last = u64::from(first).checked_add(span)?;
         let mut seen = Seen::default();
         if count > 0 {
-            seen.add(*unit_at.get(unit as usize)?, short(line)?);
+            seen = Seen::at(*unit_at.get(unit as usize)?, short(line)?);
         }
         for _ in 1..count {
             seen.add(*unit_at.get(row.index()? as usize)?, row.index()?);
         }
-        if row.at > left.len() {
+        if usize::from(row.at) > left.len() {
             return None;
         }
-        r.at += row.at;
+        r.at += usize::from(row.at);
         conversations.push(Conversation {
             eni,
             flow_log,
@@ -768,23 +782,23 @@ mod tests {
                 *value = if bits == 0 { 0 } else { any >> (64 - bits) };
             }
             let flags = if some { flags } else { [0; 2] };
-            let mut bytes = [0x55; ROW_MAX];
+            let mut bytes = [0x55; ROW_ROOM];
             let mut row = RowBytes { bytes: &mut bytes, at: 0 };
             row.words(values, count, flags);
             let length = row.at;
-            prop_assert!(length <= 4 + 8 * WORDS + 2);
+            prop_assert!(usize::from(length) <= 4 + 8 * WORDS + 2);
             let mut reader = RowReader { bytes: &bytes, at: 0 };
-            prop_assert_eq!((reader.words(), reader.at), (Some((values, count, flags)), length));
+            prop_assert_eq!((reader.words(), reader.at), ((values, count, flags), length));
         }
 
         #[test]
         fn integers_in_words_are_those_byte_by_byte(bits in 0..=64u32, any in any::<u64>(), after in any::<u64>()) {
             let value = if bits == 0 { 0 } else { any >> (64 - bits) };
-            let (mut plain, mut bytes) = (Vec::new(), [0; ROW_MAX]);
+            let (mut plain, mut bytes) = (Vec::new(), [0; ROW_ROOM]);
             put(&mut plain, value);
             let mut row = RowBytes { bytes: &mut bytes, at: 0 };
             row.int(value);
-            let length = row.at;
+            let length = usize::from(row.at);
             prop_assert_eq!(&bytes[..length], plain.as_slice());
             plain.extend_from_slice(&after.to_le_bytes());
             let mut reader = Reader { bytes: &plain, at: 0 };

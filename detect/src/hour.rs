@@ -214,6 +214,13 @@ impl Conversation {
 }
 
 impl Seen {
+    /// One place.
+    #[must_use]
+    #[inline]
+    pub fn at(unit: u32, line: u32) -> Self {
+        Self { places: [(unit, line), (0, 0), (0, 0)], count: 1 }
+    }
+
     /// Takes a place in: of one unit the first line, of all units the three smallest.
     #[inline]
     pub fn add(&mut self, unit: u32, line: u32) {
