@@ -205,27 +205,26 @@ impl GroupWork<'_> {
 }
 
 impl AccountWork<'_> {
+    /// Judges the next hour. `conversations` is memory to work in.
     fn judge(&mut self, bench: &Bench<'_>, fleet: &Fleet, of: &HourBlocks<'_>, conversations: &mut Vec<Conversation>) -> Result<()> {
-        {
-            let hour = &of.hour;
-            let (merged, counts) = merge_named(&of.blocks, bench.ledger, std::mem::take(conversations))?;
-            let window = Window::build(&merged, &bench.facts);
-            let verdict = if hour.end() <= bench.sealed_until {
-                judge_and_learn_window(bench.config, &mut self.profiles, fleet, &mut self.delta, &window)
-            } else {
-                judge_window(bench.config, &self.profiles, fleet, &window)
-            };
-            self.said.api += counts.admitted;
-            self.said.api_duplicate += counts.repeats;
-            for (mine, theirs) in self.said.attribution_new.iter_mut().zip(verdict.attribution_new) {
-                *mine += theirs;
-            }
-            self.said.attribution.insert((self.account.to_owned(), *hour), verdict.attribution);
-            self.said.observations.extend(verdict.observations);
-            self.incidents.replace_hour(self.account, *hour, verdict.findings);
-            drop(window);
-            *conversations = merged.conversations;
+        let hour = of.hour;
+        let (merged, counts) = merge_named(&of.blocks, bench.ledger, std::mem::take(conversations))?;
+        let window = Window::build(&merged, &bench.facts);
+        let verdict = if hour.end() <= bench.sealed_until {
+            judge_and_learn_window(bench.config, &mut self.profiles, fleet, &mut self.delta, &window)
+        } else {
+            judge_window(bench.config, &self.profiles, fleet, &window)
+        };
+        drop(window);
+        *conversations = merged.conversations;
+        self.said.api += counts.admitted;
+        self.said.api_duplicate += counts.repeats;
+        for (mine, theirs) in self.said.attribution_new.iter_mut().zip(verdict.attribution_new) {
+            *mine += theirs;
         }
+        self.said.attribution.insert((self.account.to_owned(), hour), verdict.attribution);
+        self.said.observations.extend(verdict.observations);
+        self.incidents.replace_hour(self.account, hour, verdict.findings);
         Ok(())
     }
 }
