@@ -39,6 +39,7 @@ pub struct FlowRows<'a> {
 impl<'a> FlowRows<'a> {
     /// The text of one value; empty where it is absent (null, `-`) or cells were not asked for.
     #[must_use]
+    #[inline]
     pub fn cell(&self, row: usize, column: usize) -> &'a [u8] {
         let range = self.batch.cells.get(row * self.layout.len() + column);
         let value = range.and_then(|(from, to)| self.text.get(*from as usize..*to as usize)).unwrap_or_default();
