@@ -245,15 +245,14 @@ impl<'k> Seen<'k> {
                 continue;
             }
             let (start, end) = (batch.start[row], batch.end[row]);
-            let (src, dst) = (batch.src_ip(row), batch.dst_ip(row));
             if interface != batch.interface[row] || !hour.contains(&end) {
                 let of_end = EventTime(end).hour();
                 interface = batch.interface[row];
                 hour = of_end.start().0..of_end.start().0.saturating_add(3600);
                 let key = (interface, of_end.0);
                 place = *places.entry(key).or_insert_with(|| {
-                    let first = SeenInterface { key, account: ABSENT, first: start, last: end, shared: [Some(src), Some(dst)] };
-                    seen.interfaces.push(first);
+                    let shared = [Some(batch.src_ip(row)), Some(batch.dst_ip(row))];
+                    seen.interfaces.push(SeenInterface { key, account: ABSENT, first: start, last: end, shared });
                     seen.interfaces.len() as u32 - 1
                 });
             }
@@ -264,9 +263,12 @@ impl<'k> Seen<'k> {
             if known.account == ABSENT {
                 known.account = batch.account[row];
             }
-            for slot in &mut known.shared {
-                if slot.is_some_and(|ip| ip != src && ip != dst) {
-                    *slot = None;
+            if known.shared != [None, None] {
+                let (src, dst) = (batch.src_ip(row), batch.dst_ip(row));
+                for slot in &mut known.shared {
+                    if slot.is_some_and(|ip| ip != src && ip != dst) {
+                        *slot = None;
+                    }
                 }
             }
         }
@@ -795,6 +797,54 @@ mod tests {
         assert_eq!((of(out, "attribution").as_deref(), of(out, "function_arn")), (Some("candidates"), None));
         assert_eq!(got[out]["position"], 1);
         assert!(of(out, "source_key").unwrap().ends_with("x.log"));
+    }
+
+    /// What is remembered of a pair against nothing remembered: every record in a unit of its own.
+    #[test]
+    fn a_record_is_named_as_if_it_were_alone() {
+        let facts = json!({"NetworkInterfaces": [
+            interface("eni-1", "10.0.0.5", "AWS Lambda VPC ENI-f-8d7a3a3c-1b2e-4f5a-9d3e-6a7b8c9d0e1f", "lambda"),
+            interface("eni-2", "10.0.0.9", "RDSNetworkInterface", "interface"),
+        ]})
+        .to_string();
+        let mut random = 7u64;
+        let mut below = |n: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % n
+        };
+        let mut lines = Vec::new();
+        for n in 0..9000 {
+            let (eni, own) = [("eni-1", "10.0.0.5"), ("eni-2", "10.0.0.9")][below(2) as usize];
+            let peer = match below(5) {
+                0 => "10.0.0.9".to_owned(),
+                1 => format!("2001:db8::{:x}", below(9)),
+                2 => format!("10.0.1.{}", below(40)),
+                _ => format!("203.0.113.{}", below(200)),
+            };
+            let (src, dst) = if below(2) == 0 { (own, peer.as_str()) } else { (peer.as_str(), own) };
+            let account = if below(50) == 0 { "unknown" } else { "111122223333" };
+            // Hours change now and then, so that minutes seen grow.
+            let end = T + n / 30 + below(60) as i64 + 3600 * (n / 6000);
+            lines.push(match below(100) {
+                0 => format!("2 {account} {eni} - - - - - - - {} {end} - NODATA", end - 60),
+                _ => format!("2 {account} {eni} {src} {dst} {} 443 6 10 840 {} {end} ACCEPT OK", n % 50_000, end - 60),
+            });
+        }
+        let sorted = |mut rows: Vec<Map<String, Value>>| {
+            rows.iter_mut().for_each(|row| drop(row.remove("position")));
+            let mut rows: Vec<String> = rows.into_iter().map(|row| Value::Object(row).to_string()).collect();
+            rows.sort_unstable();
+            rows
+        };
+        let together = sorted(rows(&facts, &lines, EventTime::MIN, EventTime::MAX));
+        let some = lines.iter().step_by(37);
+        let alone = some.clone().flat_map(|line| rows(&facts, std::slice::from_ref(line), EventTime::MIN, EventTime::MAX)).collect();
+        let mut left = together.clone();
+        for row in sorted(alone) {
+            let at = left.binary_search(&row).unwrap_or_else(|_| panic!("not among all: {row}"));
+            left.remove(at);
+        }
+        assert_eq!((together.len(), left.len()), (9000, 9000 - some.len()));
     }
 
     #[test]

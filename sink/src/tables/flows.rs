@@ -392,7 +392,7 @@ fn take(buffer: &mut Buffer, rows: FlowRows<'_>, of_hour: &[u32], targets: &[Tar
         let column = &mut buffer.ints[n];
         column.resize(base, NO_INT);
         // A zero may stand for "absent", which the cell knows.
-        let absent = |row: usize| !batch.cells.is_empty() && rows.cell(row, at).is_empty();
+        let absent = |row: usize| !batch.cells.is_empty() && rows.is_absent(row, at);
         let large = |row: usize, value: i64| if value == 0 && absent(row) { NO_INT } else { value };
         match field.hot {
             Some(Hot::Packets) => column.extend(order.clone().map(|row| large(row, batch.packets[row] as i64))),
@@ -494,6 +494,7 @@ fn encode(buffer: &mut Buffer, pairs: &Pairs, chunks: &mut ChunkWriter, scratch:
 
     gather(&mut buffer.pairs, &spans, rows, ABSENT, of_row);
     let known = chunks.renumber(of_row, pairs.len());
+    let every_row = !of_row.contains(&ABSENT);
     of_pairs.iter_mut().for_each(Vec::clear);
     // A few at a time, so that each is fetched but once.
     for some in known.chunks(256) {
@@ -502,6 +503,7 @@ fn encode(buffer: &mut Buffer, pairs: &Pairs, chunks: &mut ChunkWriter, scratch:
         }
     }
     gather(&mut buffer.small, &spans, rows, 0, small);
+    let any_small = small.iter().fold(0, |any, bits| any | bits);
 
     for (n, field) in FIELDS.iter().enumerate() {
         let leaf = &leaves[n];
@@ -513,9 +515,10 @@ fn encode(buffer: &mut Buffer, pairs: &Pairs, chunks: &mut ChunkWriter, scratch:
             _ => None,
         };
         let chunk = match field.hot {
-            _ if let Some(column) = pair => chunks.texts_by_key(leaf, of_row, &mut of_pairs[column], symbols.len(), text)?,
+            _ if let Some(column) = pair => chunks.texts_by_key(leaf, (of_row, every_row), &mut of_pairs[column], symbols.len(), text)?,
             Some(Hot::Action) => chunks.words(leaf, small.iter().map(|bits| small::action(*bits)), &small::ACTIONS)?,
             Some(Hot::LogStatus) => chunks.words(leaf, small.iter().map(|bits| small::status(*bits)), &small::STATUSES)?,
+            Some(hot) if is_elsewhere(Some(hot)) && !small::has(any_small, hot) => chunks.nothing(leaf, rows)?,
             Some(hot) if is_elsewhere(Some(hot)) => chunks.small(leaf, small.iter().map(|bits| small::number(*bits, hot)))?,
             _ if buffer.texts[n].is_empty() && buffer.ints[n].is_empty() => chunks.nothing(leaf, rows)?,
             _ if field.ty == Type::Text => {
@@ -541,7 +544,7 @@ fn encode(buffer: &mut Buffer, pairs: &Pairs, chunks: &mut ChunkWriter, scratch:
         leaf += 2;
     }
     for column in &mut of_pairs[pairs::NAMES..] {
-        let chunk = chunks.texts_by_key(&leaves[leaf], of_row, column, symbols.len(), text)?;
+        let chunk = chunks.texts_by_key(&leaves[leaf], (of_row, every_row), column, symbols.len(), text)?;
         group.append_column(&chunk.bytes, chunk.close)?;
         leaf += 1;
     }

@@ -160,7 +160,7 @@ impl ChunkWriter {
     ) -> Result<Chunk> {
         let dictionary = Strings::of(&mut self.local, symbols, symbols_len, text);
         let nulls = symbols.iter().filter(|s| **s == ABSENT).count();
-        self.strings(descr, symbols, nulls as u64, dictionary)
+        self.strings(descr, symbols.len(), symbols, nulls as u64, dictionary)
     }
 
     /// Replaces numbers below `len` by those of a dense numbering in the same order, and returns what each stands for.
@@ -186,31 +186,31 @@ impl ChunkWriter {
         known
     }
 
-    /// Strings that follow from a key: each row has a place in `symbols`, or `ABSENT`. Every one of `symbols` is used; they
-    /// are overwritten with entries.
+    /// Strings that follow from a key: each row has a place in `symbols`, or `ABSENT`, unless `every_row` has one. Every one
+    /// of `symbols` is used; they are overwritten with entries.
     pub(super) fn texts_by_key<'t>(
         &mut self,
         descr: &ColumnDescPtr,
-        keys: &[u32],
+        (keys, every_row): (&[u32], bool),
         symbols: &mut [u32],
         symbols_len: usize,
         text: impl Fn(u32) -> &'t str,
     ) -> Result<Chunk> {
         let dictionary = Strings::of(&mut self.local, symbols, symbols_len, text);
+        let every_row = every_row && !symbols.contains(&ABSENT);
+        if every_row && dictionary.entries == 1 {
+            return self.strings(descr, keys.len(), &[], 0, dictionary);
+        }
         let mut indices = std::mem::take(&mut self.indices);
         indices.clear();
-        let every_key = !keys.contains(&ABSENT);
         let mut nulls = 0;
-        match symbols.first() {
-            // Whatever the key.
-            Some(first) if every_key && symbols.iter().all(|s| s == first) => indices.resize(keys.len(), *first),
-            _ if every_key && !symbols.contains(&ABSENT) => indices.extend(keys.iter().map(|key| symbols[*key as usize])),
-            _ => indices.extend(keys.iter().map(|key| symbols.get(*key as usize).copied().unwrap_or(ABSENT))),
-        }
-        if !every_key || symbols.contains(&ABSENT) {
+        if every_row {
+            indices.extend(keys.iter().map(|key| symbols[*key as usize]));
+        } else {
+            indices.extend(keys.iter().map(|key| symbols.get(*key as usize).copied().unwrap_or(ABSENT)));
             nulls = indices.iter().filter(|i| **i == ABSENT).count() as u64;
         }
-        let chunk = self.strings(descr, &indices, nulls, dictionary);
+        let chunk = self.strings(descr, keys.len(), &indices, nulls, dictionary);
         self.indices = indices;
         chunk
     }
@@ -232,17 +232,18 @@ impl ChunkWriter {
             nulls += u64::from(*place == ABSENT);
         }
         let dictionary = Strings::of(&mut self.local, &mut symbols, words.len(), |n| words[n as usize].unwrap_or_default());
-        let chunk = self.strings(descr, &indices, nulls, dictionary);
+        let chunk = self.strings(descr, indices.len(), &indices, nulls, dictionary);
         self.indices = indices;
         chunk
     }
 
-    fn strings(&mut self, descr: &ColumnDescPtr, indices: &[u32], nulls: u64, strings: Strings) -> Result<Chunk> {
+    /// `indices` may be empty where all rows have the one entry there is.
+    fn strings(&mut self, descr: &ColumnDescPtr, rows: usize, indices: &[u32], nulls: u64, strings: Strings) -> Result<Chunk> {
         let Strings { dictionary, entries, bounds } = strings;
         let (least, most) = bounds.unzip();
         let statistics = Statistics::byte_array(least, most, None, Some(nulls), false);
         let values = if entries == 0 { Values::Nothing } else { Values::Indices { indices, nulls: nulls > 0, entries, dictionary } };
-        self.chunk(descr, indices.len(), &values, Some(statistics))
+        self.chunk(descr, rows, &values, Some(statistics))
     }
 
     /// 32-bit integers below 2^16, `ABSENT` for none. Thousands of different ones are not compressed: what zstd saves of
@@ -473,15 +474,21 @@ impl ChunkWriter {
                 }
                 Encoding::PLAIN
             }
+            Values::Indices { nulls: false, entries: 1, .. } => {
+                run(body, 1, count as u64, 1);
+                level_length(&mut body[at..]);
+                // Indices of no width, all zero.
+                body.push(0);
+                run(body, 0, count as u64, 0);
+                Encoding::RLE_DICTIONARY
+            }
             Values::Indices { indices, nulls, entries, .. } => {
                 let rows = &indices[start..start + count];
                 levels(body, rows, *nulls, ABSENT);
                 level_length(&mut body[at..]);
                 let width = u32::BITS - entries.saturating_sub(1).leading_zeros();
                 body.push(width as u8);
-                if width == 0 && !*nulls {
-                    run(body, 0, count as u64, 0);
-                } else if *nulls && rows.contains(&ABSENT) {
+                if *nulls && rows.contains(&ABSENT) {
                     hybrid(body, &present(rows, ABSENT), width);
                 } else {
                     hybrid(body, rows, width);
@@ -774,7 +781,7 @@ mod tests {
         let mut group = file.next_row_group().unwrap();
         for chunk in [
             chunks.texts(&columns[0], &mut symbols, NAMES.len(), name),
-            chunks.texts_by_key(&columns[1], &keys, &mut of_keys, NAMES.len(), name),
+            chunks.texts_by_key(&columns[1], (&keys, !keys.contains(&ABSENT)), &mut of_keys, NAMES.len(), name),
             chunks.words(&columns[2], texts.iter().map(|t| word(*t)), &WORDS),
             chunks.ints(&columns[3], &longs, 8),
             chunks.ints(&columns[4], &ints_32, 4),
