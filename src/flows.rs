@@ -4,8 +4,9 @@
 //! A thread's writer is emptied with every flush, so that a file holds rows of the units of that flush only and goes
 //! into the commit that has those units: a crash neither loses rows nor writes them twice.
 
+mod table;
+
 use std::borrow::Cow;
-use std::ops::Range;
 
 use anyhow::Result;
 use flowtrail_enrich::{AddressBook, Attribution, Timelines};
@@ -13,9 +14,10 @@ use flowtrail_ingest::flow::FlowRows;
 use flowtrail_ingest::flow::batch::{ABSENT, marks};
 use flowtrail_ingest::{EventTime, FlowBatch, Ip};
 use flowtrail_sink::TableFile;
-use flowtrail_sink::tables::{FlowNames, FlowsWriter, Symbol, Symbols};
+use flowtrail_sink::tables::{FlowNames, FlowsWriter, Pairs, Symbol, Symbols};
 use hashbrown::HashMap;
 
+use self::table::{Table, Vacant};
 use crate::reader::UnitMeta;
 
 /// Finished files that a thread holds before it flushes.
@@ -64,19 +66,12 @@ impl ThreadFlows<'_> {
     pub fn push(&mut self, meta: &UnitMeta, rows: FlowRows<'_>) {
         let batch = within(rows, self.table.from, self.table.to);
         let rows = FlowRows { batch: &batch, ..rows };
-        if self.names.ends.len() > NAMES_MAX {
-            self.names.clear();
-        }
         let seen = Seen::of(rows, meta.facts.account.as_deref());
         let (names, table) = (&mut self.names, self.table);
-        // The writer may begin its strings anew before it takes the first row; numbers given before that are void.
-        let mut begun = false;
-        let pushed = self.writer.push(rows, &mut |run, symbols, into| {
-            if !std::mem::replace(&mut begun, true) {
-                names.begin(table, &seen, rows, symbols);
-            }
-            names.find(&seen, rows, run.clone());
-            into.extend(run.map(|row| names.of(table, &seen, rows, row, symbols)));
+        let pushed = self.writer.push(rows, &mut |pairs, into| {
+            // Only now, since the writer may have begun its strings anew: numbers given before that are void.
+            names.begin(table, &seen, rows, pairs);
+            names.pairs(table, &seen, rows, pairs, into);
         });
         match pushed {
             Ok(files) => self.keep(files),
@@ -156,6 +151,9 @@ struct Span {
 }
 
 impl Span {
+    /// No time at all.
+    const NEVER: Self = Self { first: i32::MAX, last: i32::MIN };
+
     fn of(start: i64, end: i64) -> Self {
         // No time that a record may bear is too large; see `SECONDS_MAX` of the parser.
         let minute = |time: i64| time.div_euclid(60).clamp(i32::MIN.into(), i32::MAX.into()) as i32;
@@ -164,6 +162,11 @@ impl Span {
 
     fn with(self, other: Self) -> Self {
         Self { first: self.first.min(other.first), last: self.last.max(other.last) }
+    }
+
+    /// What lies in both.
+    fn within(self, other: Self) -> Self {
+        Self { first: self.first.max(other.first), last: self.last.min(other.last) }
     }
 
     fn covers(self, other: Self) -> bool {
@@ -175,6 +178,9 @@ impl Span {
     }
 }
 
+/// Rows whose memory is asked for at once.
+const AT_ONCE: usize = 32;
+
 /// "No such thing" among indices.
 const NOWHERE: u32 = u32::MAX;
 
@@ -184,9 +190,31 @@ struct SeenInterface {
     key: (u32, i32),
     /// Account of the first record that names one, else `ABSENT`.
     account: u32,
-    span: Span,
+    /// Of all its records, seconds.
+    first: i64,
+    last: i64,
     /// Addresses that all its records share: its own, where only one is left.
     shared: [Option<Ip>; 2],
+}
+
+impl SeenInterface {
+    fn span(&self) -> Span {
+        Span::of(self.first, self.last)
+    }
+
+    /// Its own address, as far as its records tell.
+    fn own(&self) -> Option<Ip> {
+        match self.shared {
+            // An interface's own address in a flow log is its private one.
+            [Some(a), Some(b)] if a != b => match (a.is_private(), b.is_private()) {
+                (true, false) => Some(a),
+                (false, true) => Some(b),
+                _ => None,
+            },
+            [Some(a), _] | [None, Some(a)] => Some(a),
+            [None, None] => None,
+        }
+    }
 }
 
 /// What one batch says of its interfaces, hour by hour.
@@ -198,11 +226,10 @@ struct Seen<'k> {
     account: Option<&'k str>,
 }
 
-/// The key of a record that something can be said of: it has addresses, times and an interface, as all that is judged.
-fn placed(batch: &FlowBatch, row: usize) -> Option<(u32, i32)> {
-    let mark = batch.marks[row];
-    let whole = mark & (marks::ADDRS | marks::TIMES) == marks::ADDRS | marks::TIMES && mark & (marks::NODATA | marks::SKIPDATA) == 0;
-    (whole && batch.interface[row] != ABSENT).then(|| (batch.interface[row], EventTime(batch.end[row]).hour().0))
+/// True for a record that something can be said of: it has addresses, times and an interface, as all that is judged.
+fn is_placed(batch: &FlowBatch, row: usize) -> bool {
+    const WANTED: u16 = marks::ADDRS | marks::TIMES;
+    batch.marks[row] & (WANTED | marks::NODATA | marks::SKIPDATA) == WANTED && batch.interface[row] != ABSENT
 }
 
 impl<'k> Seen<'k> {
@@ -210,30 +237,38 @@ impl<'k> Seen<'k> {
         let batch = rows.batch;
         let mut seen = Self { interfaces: Vec::new(), of_row: Vec::with_capacity(batch.rows()), account };
         let mut places: HashMap<(u32, i32), u32> = HashMap::new();
-        // Records of one interface come in runs.
-        let mut last = NOWHERE;
+        // Records of one interface come in runs, and so do those of one hour: mostly no division and no look-up.
+        let (mut place, mut interface, mut hour) = (NOWHERE, ABSENT, 0..0);
         for row in 0..batch.rows() {
-            let Some(key) = placed(batch, row) else {
+            if !is_placed(batch, row) {
                 seen.of_row.push(NOWHERE);
                 continue;
-            };
-            let (src, dst) = (batch.src_ip(row), batch.dst_ip(row));
-            let span = Span::of(batch.start[row], batch.end[row]);
-            if seen.interfaces.get(last as usize).is_none_or(|known| known.key != key) {
-                last = *places.entry(key).or_insert_with(|| {
-                    seen.interfaces.push(SeenInterface { key, account: ABSENT, span, shared: [Some(src), Some(dst)] });
+            }
+            let (start, end) = (batch.start[row], batch.end[row]);
+            if interface != batch.interface[row] || !hour.contains(&end) {
+                let of_end = EventTime(end).hour();
+                interface = batch.interface[row];
+                hour = of_end.start().0..of_end.start().0.saturating_add(3600);
+                let key = (interface, of_end.0);
+                place = *places.entry(key).or_insert_with(|| {
+                    let shared = [Some(batch.src_ip(row)), Some(batch.dst_ip(row))];
+                    seen.interfaces.push(SeenInterface { key, account: ABSENT, first: start, last: end, shared });
                     seen.interfaces.len() as u32 - 1
                 });
             }
-            seen.of_row.push(last);
-            let Some(known) = seen.interfaces.get_mut(last as usize) else { continue };
-            known.span = known.span.with(span);
+            seen.of_row.push(place);
+            let Some(known) = seen.interfaces.get_mut(place as usize) else { continue };
+            known.first = known.first.min(start).min(end);
+            known.last = known.last.max(end);
             if known.account == ABSENT {
                 known.account = batch.account[row];
             }
-            for slot in &mut known.shared {
-                if slot.is_some_and(|ip| ip != src && ip != dst) {
-                    *slot = None;
+            if known.shared != [None, None] {
+                let (src, dst) = (batch.src_ip(row), batch.dst_ip(row));
+                for slot in &mut known.shared {
+                    if slot.is_some_and(|ip| ip != src && ip != dst) {
+                        *slot = None;
+                    }
                 }
             }
         }
@@ -249,7 +284,7 @@ enum Side {
 }
 
 /// What is known of an interface in an hour.
-#[derive(Copy, Clone)]
+#[derive(Copy, Clone, PartialEq, Eq)]
 struct OwnEnd {
     span: Span,
     attribution: Symbol,
@@ -263,6 +298,8 @@ struct OwnEnd {
 #[derive(Copy, Clone)]
 struct OtherEnd {
     span: Span,
+    /// As text; none for IPv6, which is written as the record has it.
+    address: Symbol,
     /// The timeline gives it to the interface itself.
     held: bool,
     name: Symbol,
@@ -272,6 +309,10 @@ struct OtherEnd {
 /// An interface in an hour.
 struct Group {
     own: OwnEnd,
+    /// Its own address, by the records of the batch at hand.
+    own_ip: Option<Ip>,
+    /// Grows when one of these two says something else: pairs found before are looked up again.
+    version: u32,
     /// The address that its records share, which is half of all that is asked for.
     shared: Option<(Ip, OtherEnd)>,
 }
@@ -279,28 +320,57 @@ struct Group {
 /// An address outside, whoever asks: name and kind, and whether somebody in the organisation may hold it.
 #[derive(Copy, Clone)]
 struct Loose {
+    there: bool,
+    address: Symbol,
     name: Symbol,
     kind: Symbol,
     held: bool,
 }
 
-/// Names of one unit: looked up once for each distinct interface and address of an hour.
+impl Vacant for Loose {
+    const VACANT: Self = Self { there: false, address: Symbol::NONE, name: Symbol::NONE, kind: Symbol::NONE, held: false };
+
+    fn is_vacant(&self) -> bool {
+        !self.there
+    }
+}
+
+/// Two addresses that speak over an interface.
+#[derive(Copy, Clone)]
+struct KnownPair {
+    /// Number of the pair with the lower address as source; `NOWHERE` where there is none.
+    number: u32,
+    /// Of its group, when it was named.
+    version: u32,
+    /// The names hold for this time.
+    span: Span,
+}
+
+impl Vacant for KnownPair {
+    const VACANT: Self = Self { number: NOWHERE, version: 0, span: Span::NEVER };
+
+    fn is_vacant(&self) -> bool {
+        self.number == NOWHERE
+    }
+}
+
+/// Names of one unit: looked up once for each two addresses that speak over an interface in an hour.
 #[derive(Default)]
 struct UnitNames {
-    generation: u64,
+    /// Of the pairs and of the strings that are numbered here.
+    generations: [u64; 2],
     by_key: HashMap<(u32, i32), u32>,
     groups: Vec<Group>,
-    ends: Vec<OtherEnd>,
-    /// Where in `ends` an address seen from a group is; IPv4 addresses, which are most, by group and bits in one number.
-    end_of: HashMap<(u32, Ip), u32>,
-    end_of_v4: HashMap<u64, u32>,
-    /// For rows from `found_from` on, where the ends of source and destination are, if they were known before the first.
-    found: Vec<[u32; 2]>,
-    found_from: usize,
+    pairs: Table<(u64, u64), KnownPair>,
+    /// What an address is for a group, for rows whose pair is not remembered.
+    ends: HashMap<(u32, Ip), OtherEnd>,
     /// The same for every unit.
     loose: HashMap<Ip, Loose>,
-    /// For each interface seen in the batch at hand its place in `groups`.
-    of_seen: Vec<u32>,
+    loose_v4: Table<u32, Loose>,
+    /// For each interface seen in the batch at hand its place in `groups`, and the time it was seen at.
+    of_seen: Vec<(u32, Span)>,
+    /// Rows of the batch at hand whose pair is not known yet.
+    missing: Vec<u32>,
     src: Symbol,
     dst: Symbol,
 }
@@ -320,20 +390,25 @@ impl UnitNames {
         self.by_key.clear();
         self.groups.clear();
         self.ends.clear();
-        self.end_of.clear();
-        self.end_of_v4.clear();
-        self.found.clear();
+        self.pairs.clear();
+    }
+
+    fn is_full(&self) -> bool {
+        self.ends.len().max(self.pairs.len()) > NAMES_MAX
     }
 
     /// Takes up the interfaces of a batch.
-    fn begin(&mut self, table: &FlowsTable<'_>, seen: &Seen<'_>, rows: FlowRows<'_>, symbols: &mut Symbols) {
-        if symbols.generation() != self.generation || self.ends.len() > NAMES_MAX {
+    fn begin(&mut self, table: &FlowsTable<'_>, seen: &Seen<'_>, rows: FlowRows<'_>, pairs: &mut Pairs) {
+        let generations = [pairs.generation(), pairs.symbols().generation()];
+        if generations != self.generations || self.is_full() {
             self.clear();
         }
-        if symbols.generation() != self.generation || self.loose.len() > NAMES_MAX {
+        if generations[1] != self.generations[1] || self.loose.len().max(self.loose_v4.len()) > NAMES_MAX {
             self.loose.clear();
+            self.loose_v4.clear();
         }
-        self.generation = symbols.generation();
+        self.generations = generations;
+        let symbols = pairs.symbols();
         (self.src, self.dst) = (symbols.intern("src"), symbols.intern("dst"));
         self.of_seen.clear();
         for interface in &seen.interfaces {
@@ -341,16 +416,21 @@ impl UnitNames {
                 Some(account) => self.group(table, account, eni(rows, interface.key.0), interface, symbols),
                 None => NOWHERE,
             };
-            self.of_seen.push(place);
+            if let Some(group) = self.groups.get_mut(place as usize) {
+                let own = interface.own();
+                group.version += u32::from(group.own_ip != own);
+                group.own_ip = own;
+            }
+            self.of_seen.push((place, interface.span()));
         }
     }
 
     fn group(&mut self, table: &FlowsTable<'_>, account: &str, eni: &str, seen: &SeenInterface, symbols: &mut Symbols) -> u32 {
         let known = self.by_key.get(&seen.key).copied();
         let span = match known.and_then(|at| self.groups.get(at as usize)) {
-            Some(group) if group.own.span.covers(seen.span) => return known.unwrap_or(NOWHERE),
-            Some(group) => group.own.span.with(seen.span),
-            None => seen.span,
+            Some(group) if group.own.span.covers(seen.span()) => return known.unwrap_or(NOWHERE),
+            Some(group) => group.own.span.with(seen.span()),
+            None => seen.span(),
         };
         let (first, last) = span.ends();
         let found = table.timelines.attribute(account, eni, first, last);
@@ -368,62 +448,126 @@ impl UnitNames {
         match known {
             Some(at) => {
                 if let Some(group) = self.groups.get_mut(at as usize) {
+                    group.version += u32::from(own != OwnEnd { span, ..group.own });
                     group.own = own;
                 }
                 at
             }
             None => {
                 let at = self.groups.len() as u32;
-                self.groups.push(Group { own, shared: None });
+                self.groups.push(Group { own, own_ip: None, version: 0, shared: None });
                 self.by_key.insert(seen.key, at);
                 at
             }
         }
     }
 
-    /// Finds the ends of a run of rows that are known already. By itself, since the table is larger than the caches: one
-    /// row does not wait for another, so their misses overlap.
-    fn find(&mut self, seen: &Seen<'_>, rows: FlowRows<'_>, run: Range<usize>) {
+    /// Appends the pairs of the rows of a batch.
+    fn pairs(&mut self, table: &FlowsTable<'_>, seen: &Seen<'_>, rows: FlowRows<'_>, pairs: &mut Pairs, into: &mut Vec<u32>) {
+        into.clear();
         let batch = rows.batch;
-        self.found.clear();
-        self.found_from = run.start;
-        for row in run {
-            let mut places = [NOWHERE; 2];
-            let group = self.of_seen.get(seen.of_row[row] as usize).copied().unwrap_or(NOWHERE);
-            if batch.marks[row] & marks::V6 == 0
-                && let Some(of_group) = self.groups.get(group as usize)
-            {
-                let shared = of_group.shared.and_then(|(ip, _)| ip.as_v4());
-                for (place, bits) in places.iter_mut().zip([batch.src[row], batch.dst[row]]) {
-                    if shared != Some(bits) {
-                        *place = self.end_of_v4.get(&key_v4(group, bits)).copied().unwrap_or(NOWHERE);
-                    }
+        // First those that are known, a few rows at a time: the tables are larger than the caches, and memory that is asked
+        // for early comes while other rows are dealt with.
+        let mut keys = [None; AT_ONCE];
+        let mut missing = std::mem::take(&mut self.missing);
+        missing.clear();
+        for from in (0..batch.rows()).step_by(AT_ONCE) {
+            let run = from..batch.rows().min(from + AT_ONCE);
+            for (slot, row) in keys.iter_mut().zip(run.clone()) {
+                *slot = self.key(seen, rows, row, pairs).map(|key| (key, self.pairs.seek(key.bits)));
+            }
+            for (slot, row) in keys.iter().zip(run) {
+                let known = slot.and_then(|(key, hash)| self.known(key, hash));
+                into.push(known.unwrap_or(NOWHERE));
+                if known.is_none() {
+                    missing.push(row as u32);
                 }
             }
-            self.found.push(places);
         }
+        for some in missing.chunks(AT_ONCE) {
+            for row in some.iter().map(|row| *row as usize).filter(|row| batch.marks[*row] & marks::V6 == 0) {
+                self.loose_v4.seek(batch.src[row]);
+                self.loose_v4.seek(batch.dst[row]);
+            }
+            for row in some.iter().map(|row| *row as usize) {
+                let number = match self.key(seen, rows, row, pairs) {
+                    // One of the rows before may have been the first.
+                    Some(key) => match self.known(key, self.pairs.seek(key.bits)) {
+                        Some(known) => known,
+                        None => self.add(table, seen, rows, row, key, pairs),
+                    },
+                    None => {
+                        let (names, _) = self.of(table, seen, rows, row, false, pairs.symbols());
+                        pairs.find(rows, row, names)
+                    }
+                };
+                into[row] = number;
+            }
+        }
+        self.missing = missing;
     }
 
-    fn of(&mut self, table: &FlowsTable<'_>, seen: &Seen<'_>, rows: FlowRows<'_>, row: usize, symbols: &mut Symbols) -> FlowNames {
+    /// Names the pair of a row anew, and returns its number.
+    fn add(&mut self, table: &FlowsTable<'_>, seen: &Seen<'_>, rows: FlowRows<'_>, row: usize, key: PairKey, pairs: &mut Pairs) -> u32 {
+        let (there, span) = self.of(table, seen, rows, row, true, pairs.symbols());
+        let own_side = match there.own_side {
+            side if side == self.src => self.dst,
+            side if side == self.dst => self.src,
+            side => side,
+        };
+        let number = pairs.add(rows, row, there, FlowNames { own_side, ..there.turned() });
+        let version = self.groups.get(key.group()).map_or(0, |group| group.version);
+        self.pairs.insert(key.bits, KnownPair { number: number ^ u32::from(key.turned), version, span });
+        number
+    }
+
+    /// The key of the pair of a row; `None` for rows whose pair is not remembered.
+    #[inline]
+    fn key(&self, seen: &Seen<'_>, rows: FlowRows<'_>, row: usize, pairs: &Pairs) -> Option<PairKey> {
+        let (group, span) = self.of_seen.get(*seen.of_row.get(row)? as usize).copied()?;
+        if group == NOWHERE || !pairs.told_by_numbers(rows.batch, row) {
+            return None;
+        }
+        PairKey::of(rows.batch, row, group, span)
+    }
+
+    #[inline]
+    fn known(&self, key: PairKey, hash: u64) -> Option<u32> {
+        let pair = self.pairs.get_at(hash, key.bits)?;
+        let group = self.groups.get(key.group())?;
+        (pair.version == group.version && pair.span.covers(key.span)).then_some(pair.number ^ u32::from(key.turned))
+    }
+
+    /// The names of a row, and the time they hold for.
+    fn of(
+        &mut self,
+        table: &FlowsTable<'_>,
+        seen: &Seen<'_>,
+        rows: FlowRows<'_>,
+        row: usize,
+        remembered: bool,
+        symbols: &mut Symbols,
+    ) -> (FlowNames, Span) {
         let batch = rows.batch;
         if batch.marks[row] & marks::ADDRS == 0 {
-            return FlowNames::default();
+            return (FlowNames::default(), Span::NEVER);
         }
         let (src, dst) = (batch.src_ip(row), batch.dst_ip(row));
         let at = seen.of_row[row] as usize;
-        let group = self.of_seen.get(at).copied().unwrap_or(NOWHERE);
-        let (Some(interface), Some(account), Some(own)) =
-            (seen.interfaces.get(at), account(rows, seen, batch.account[row]), self.groups.get(group as usize).map(|g| g.own))
+        let (place, _) = self.of_seen.get(at).copied().unwrap_or((NOWHERE, Span::NEVER));
+        let (Some(interface), Some(account), Some(group)) =
+            (seen.interfaces.get(at), account(rows, seen, batch.account[row]), self.groups.get(place as usize))
         else {
             // Not placed: an address means the same everywhere or nothing.
             let [src, dst] = [src, dst].map(|ip| self.loose(table, ip, symbols));
-            return FlowNames { src_name: src.name, src_kind: src.kind, dst_name: dst.name, dst_kind: dst.kind, ..FlowNames::default() };
+            let names =
+                FlowNames { src_name: src.name, src_kind: src.kind, dst_name: dst.name, dst_kind: dst.kind, ..FlowNames::default() };
+            return (names, Span::NEVER);
         };
-        let asker = Asker { account, eni: eni(rows, interface.key.0), group, span: interface.span };
-        let [src_at, dst_at] = self.found.get(row - self.found_from).copied().unwrap_or([NOWHERE; 2]);
-        let a = self.end(table, asker, interface, src, src_at, symbols);
-        let b = self.end(table, asker, interface, dst, dst_at, symbols);
-        let side = side(a.held, b.held, batch.marks[row], src, dst, interface);
+        let (own, own_ip) = (group.own, group.own_ip);
+        let asker = Asker { account, eni: eni(rows, interface.key.0), group: place, span: own.span };
+        let [a, b] = [src, dst].map(|ip| self.end(table, asker, interface, ip, remembered, symbols));
+        let side = side(a.held, b.held, batch.marks[row], src, dst, own_ip);
         let named = |end: OtherEnd, ours: bool| if ours && own.kind != Symbol::NONE { (own.name, own.kind) } else { (end.name, end.kind) };
         let (src_name, src_kind) = named(a, side == Some(Side::Src));
         let (dst_name, dst_kind) = named(b, side == Some(Side::Dst));
@@ -432,17 +576,19 @@ impl UnitNames {
             Some(Side::Dst) => self.dst,
             None => Symbol::NONE,
         };
-        FlowNames { src_name, src_kind, dst_name, dst_kind, own_side, function_arn: own.function, attribution: own.attribution }
+        let (src, dst, function_arn, attribution) = (a.address, b.address, own.function, own.attribution);
+        let names = FlowNames { src, dst, src_name, src_kind, dst_name, dst_kind, own_side, function_arn, attribution };
+        (names, a.span.within(b.span))
     }
 
-    /// What `ip` is for the asker; `place` is where that is known to stand, or `NOWHERE`.
+    /// What `ip` is for the asker.
     fn end(
         &mut self,
         table: &FlowsTable<'_>,
         asker: Asker<'_>,
         seen: &SeenInterface,
         ip: Ip,
-        place: u32,
+        remembered: bool,
         symbols: &mut Symbols,
     ) -> OtherEnd {
         let shared = self.groups.get(asker.group as usize).and_then(|g| g.shared);
@@ -452,26 +598,15 @@ impl UnitNames {
         {
             return end;
         }
-        let place = match ip.as_v4() {
-            _ if place != NOWHERE => place,
-            Some(bits) => self.end_of_v4.get(&key_v4(asker.group, bits)).copied().unwrap_or(NOWHERE),
-            None => self.end_of.get(&(asker.group, ip)).copied().unwrap_or(NOWHERE),
-        };
-        let end = match self.ends.get(place as usize).copied() {
+        let key = (asker.group, ip);
+        let known = if remembered { None } else { self.ends.get(&key).copied() };
+        let end = match known {
             Some(known) if known.span.covers(asker.span) => known,
             known => {
                 let span = known.map_or(asker.span, |known| known.span.with(asker.span));
                 let end = self.look_up(table, Asker { span, ..asker }, ip, symbols);
-                match (self.ends.get_mut(place as usize), ip.as_v4()) {
-                    (Some(known), _) => *known = end,
-                    (None, v4) => {
-                        let place = self.ends.len() as u32;
-                        self.ends.push(end);
-                        match v4 {
-                            Some(bits) => drop(self.end_of_v4.insert(key_v4(asker.group, bits), place)),
-                            None => drop(self.end_of.insert((asker.group, ip), place)),
-                        }
-                    }
+                if !remembered {
+                    self.ends.insert(key, end);
                 }
                 end
             }
@@ -492,21 +627,70 @@ impl UnitNames {
         // Most addresses are nobody's here, and mean the same to all.
         let peer = if loose.held { table.timelines.peer(account, eni, ip, first, last) } else { None };
         match peer {
-            Some(peer) => OtherEnd { span, held, name: symbols.intern(&peer.name), kind: symbols.intern(&peer.kind_word) },
-            None => OtherEnd { span, held, name: loose.name, kind: loose.kind },
+            Some(peer) => {
+                OtherEnd { span, address: loose.address, held, name: symbols.intern(&peer.name), kind: symbols.intern(&peer.kind_word) }
+            }
+            None => OtherEnd { span, address: loose.address, held, name: loose.name, kind: loose.kind },
         }
     }
 
     fn loose(&mut self, table: &FlowsTable<'_>, ip: Ip, symbols: &mut Symbols) -> Loose {
-        *self.loose.entry(ip).or_insert_with(|| {
+        let mut look_up = || {
             let name = table.book.name(ip);
-            Loose { name: symbols.intern(&name.name), kind: symbols.intern(&name.kind_word), held: table.timelines.peer_exists(ip) }
-        })
+            let address = ip.as_v4().map_or(Symbol::NONE, |bits| symbols.dotted(bits));
+            let kind = symbols.intern(&name.kind_word);
+            // An address that has no other name goes by itself.
+            let name = if symbols.text(address) == name.name { address } else { symbols.intern(&name.name) };
+            Loose { there: true, address, name, kind, held: table.timelines.peer_exists(ip) }
+        };
+        match ip.as_v4() {
+            Some(bits) => match self.loose_v4.get(bits) {
+                Some(known) => *known,
+                None => {
+                    let new = look_up();
+                    self.loose_v4.insert(bits, new);
+                    new
+                }
+            },
+            None => *self.loose.entry(ip).or_insert_with(look_up),
+        }
     }
 }
 
-fn key_v4(group: u32, bits: u32) -> u64 {
-    u64::from(group) << 32 | u64::from(bits)
+/// What tells a pair of addresses of a unit, whichever speaks.
+#[derive(Copy, Clone)]
+struct PairKey {
+    /// The lower and the higher address; the group, and what else names depend on.
+    bits: (u64, u64),
+    /// The higher address is the source.
+    turned: bool,
+    /// The time its names must hold for.
+    span: Span,
+}
+
+impl PairKey {
+    /// `None` for an account number that has no room.
+    #[inline]
+    fn of(batch: &FlowBatch, row: usize, group: u32, span: Span) -> Option<Self> {
+        const DIRECTION: u32 = 2;
+        // `ABSENT` becomes 0.
+        let account = batch.account[row].wrapping_add(1);
+        if account >> (u32::BITS - DIRECTION) != 0 {
+            return None;
+        }
+        let (src, dst) = (batch.src[row], batch.dst[row]);
+        let turned = src > dst;
+        let (egress, ingress) = (batch.marks[row] & marks::EGRESS != 0, batch.marks[row] & marks::INGRESS != 0);
+        let (egress, ingress) = if turned { (ingress, egress) } else { (egress, ingress) };
+        let rest = account << DIRECTION | u32::from(egress) << 1 | u32::from(ingress);
+        let ends = u64::from(src.min(dst)) << 32 | u64::from(src.max(dst));
+        Some(Self { bits: (ends, u64::from(group) << 32 | u64::from(rest)), turned, span })
+    }
+
+    /// Its place among the groups.
+    fn group(&self) -> usize {
+        (self.bits.1 >> 32) as usize
+    }
 }
 
 /// The account a record is of: its own, else the key's.
@@ -523,7 +707,7 @@ fn eni(rows: FlowRows<'_>, number: u32) -> &str {
 
 /// Which side is the interface's: by the timeline, else by `flow-direction`, else by the address that its records share
 /// (design/architecture.md section 2.5; here of the records of one batch).
-fn side(src_held: bool, dst_held: bool, mark: u16, src: Ip, dst: Ip, interface: &SeenInterface) -> Option<Side> {
+fn side(src_held: bool, dst_held: bool, mark: u16, src: Ip, dst: Ip, own: Option<Ip>) -> Option<Side> {
     match (src_held, dst_held) {
         (true, false) => return Some(Side::Src),
         (false, true) => return Some(Side::Dst),
@@ -534,16 +718,7 @@ fn side(src_held: bool, dst_held: bool, mark: u16, src: Ip, dst: Ip, interface: 
         (false, true) => return Some(Side::Dst),
         _ => {}
     }
-    let own = match interface.shared {
-        // An interface's own address in a flow log is its private one.
-        [Some(a), Some(b)] if a != b => match (a.is_private(), b.is_private()) {
-            (true, false) => a,
-            (false, true) => b,
-            _ => return None,
-        },
-        [Some(a), _] | [None, Some(a)] => a,
-        [None, None] => return None,
-    };
+    let own = own?;
     match (own == src, own == dst) {
         (true, false) => Some(Side::Src),
         (false, true) => Some(Side::Dst),
@@ -622,6 +797,54 @@ mod tests {
         assert_eq!((of(out, "attribution").as_deref(), of(out, "function_arn")), (Some("candidates"), None));
         assert_eq!(got[out]["position"], 1);
         assert!(of(out, "source_key").unwrap().ends_with("x.log"));
+    }
+
+    /// What is remembered of a pair against nothing remembered: every record in a unit of its own.
+    #[test]
+    fn a_record_is_named_as_if_it_were_alone() {
+        let facts = json!({"NetworkInterfaces": [
+            interface("eni-1", "10.0.0.5", "AWS Lambda VPC ENI-f-8d7a3a3c-1b2e-4f5a-9d3e-6a7b8c9d0e1f", "lambda"),
+            interface("eni-2", "10.0.0.9", "RDSNetworkInterface", "interface"),
+        ]})
+        .to_string();
+        let mut random = 7u64;
+        let mut below = |n: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % n
+        };
+        let mut lines = Vec::new();
+        for n in 0..9000 {
+            let (eni, own) = [("eni-1", "10.0.0.5"), ("eni-2", "10.0.0.9")][below(2) as usize];
+            let peer = match below(5) {
+                0 => "10.0.0.9".to_owned(),
+                1 => format!("2001:db8::{:x}", below(9)),
+                2 => format!("10.0.1.{}", below(40)),
+                _ => format!("203.0.113.{}", below(200)),
+            };
+            let (src, dst) = if below(2) == 0 { (own, peer.as_str()) } else { (peer.as_str(), own) };
+            let account = if below(50) == 0 { "unknown" } else { "111122223333" };
+            // Hours change now and then, so that minutes seen grow.
+            let end = T + n / 30 + below(60) as i64 + 3600 * (n / 6000);
+            lines.push(match below(100) {
+                0 => format!("2 {account} {eni} - - - - - - - {} {end} - NODATA", end - 60),
+                _ => format!("2 {account} {eni} {src} {dst} {} 443 6 10 840 {} {end} ACCEPT OK", n % 50_000, end - 60),
+            });
+        }
+        let sorted = |mut rows: Vec<Map<String, Value>>| {
+            rows.iter_mut().for_each(|row| drop(row.remove("position")));
+            let mut rows: Vec<String> = rows.into_iter().map(|row| Value::Object(row).to_string()).collect();
+            rows.sort_unstable();
+            rows
+        };
+        let together = sorted(rows(&facts, &lines, EventTime::MIN, EventTime::MAX));
+        let some = lines.iter().step_by(37);
+        let alone = some.clone().flat_map(|line| rows(&facts, std::slice::from_ref(line), EventTime::MIN, EventTime::MAX)).collect();
+        let mut left = together.clone();
+        for row in sorted(alone) {
+            let at = left.binary_search(&row).unwrap_or_else(|_| panic!("not among all: {row}"));
+            left.remove(at);
+        }
+        assert_eq!((together.len(), left.len()), (9000, 9000 - some.len()));
     }
 
     #[test]

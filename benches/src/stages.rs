@@ -9,6 +9,10 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 
+use arrow::array::AsArray;
+use arrow::compute::sum as total;
+use arrow::datatypes::Int64Type;
+use bytes::Bytes;
 use flowtrail_detect::hour::Conversation;
 use flowtrail_detect::{
     AccountHour, AccountProfiles, Facts, Fleet, FleetDelta, FlowCounts, JudgeConfig, Summer, UnitContext, Window, api_row,
@@ -16,12 +20,17 @@ use flowtrail_detect::{
 };
 use flowtrail_enrich::{AddressBook, Timelines, facts_of_file};
 use flowtrail_ingest::cloudtrail::{Item, call_id, read};
+use flowtrail_ingest::flow::FlowRows;
 use flowtrail_ingest::flow::layout::Layout;
 use flowtrail_ingest::flow::parquet::parse_parquet;
 use flowtrail_ingest::flow::plain::Ask;
 use flowtrail_ingest::flow::text::parse_text;
 use flowtrail_ingest::inflate::{Inflater, Limits};
 use flowtrail_ingest::{EventTime, FlowBatch, Hour, Names, UnitId};
+use flowtrail_sink::tables::{FlowNames, FlowsWriter, Pairs};
+use hashbrown::HashMap;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::columns::Columns;
 use crate::flows::{Record, Shape, Sums, object_records};
@@ -31,8 +40,20 @@ use crate::trail::object_events;
 use crate::world::{World, WorldSize};
 
 /// All stages, in the order of a record's way.
-pub const STAGES: [&str; 11] =
-    ["inflate", "parse", "parse_traffic", "parse_wide", "parquet_read", "sum", "sum_traffic", "merge", "judge", "json", "calls"];
+pub const STAGES: [&str; 12] = [
+    "inflate",
+    "parse",
+    "parse_traffic",
+    "parse_wide",
+    "parquet_read",
+    "parquet_write",
+    "sum",
+    "sum_traffic",
+    "merge",
+    "judge",
+    "json",
+    "calls",
+];
 
 /// A stage with its input.
 pub struct Stage {
@@ -66,6 +87,7 @@ impl Stage {
             "parse_traffic" => parse(name, Shape::Traffic, records),
             "parse_wide" => parse(name, Shape::Wide, records),
             "parquet_read" => parquet_read(name, records),
+            "parquet_write" => parquet_write(name, records),
             "sum" => sum(name, Shape::Plain, records),
             "sum_traffic" => sum(name, Shape::Traffic, records),
             "merge" => merging(name, records),
@@ -94,7 +116,7 @@ fn text(world: &World, shape: Shape, window: i64, records: u64, seed: u64) -> (V
 }
 
 fn parsed(text: &[u8], names: &mut Names, batch: &mut FlowBatch, on_batch: &mut dyn FnMut(&FlowBatch, &Names)) {
-    let mut hand_on = |rows: flowtrail_ingest::flow::FlowRows<'_>| on_batch(rows.batch, rows.names);
+    let mut hand_on = |rows: FlowRows<'_>| on_batch(rows.batch, rows.names);
     let mut refuse = |reject| panic!("{reject:?}");
     parse_text(text, 1, &Layout::version_2(), Ask::hot(EventTime::MAX), names, batch, &mut hand_on, &mut refuse);
 }
@@ -132,13 +154,52 @@ fn parquet_read(name: &'static str, records: u64) -> Stage {
     let mut batch = FlowBatch::default();
     let run = Box::new(move || {
         let (mut names, mut seen) = (Names::default(), 0u64);
-        let mut hand_on =
-            |rows: flowtrail_ingest::flow::FlowRows<'_>| seen += rows.batch.rows() as u64 + rows.batch.bytes.iter().sum::<u64>();
+        let mut hand_on = |rows: FlowRows<'_>| seen += rows.batch.rows() as u64 + rows.batch.bytes.iter().sum::<u64>();
         let mut refuse = |reject| panic!("{reject:?}");
         parse_parquet(&object, Ask::hot(EventTime::MAX), &mut names, &mut batch, &mut hand_on, &mut refuse).expect("a flow log");
         seen
     });
     Stage { name, unit: "record", count: sums.records, run, expected: sums.records + sums.bytes }
+}
+
+/// Every record into the table `flows`, with names that are given and not looked up. The rows are counted, and their bytes
+/// read back from the files, which is a small part of the work.
+fn parquet_write(name: &'static str, records: u64) -> Stage {
+    let (text, sums) = text(&world(Shape::Plain), Shape::Plain, START, records, 0);
+    let (layout, mut names, mut batches) = (Layout::version_2(), Names::default(), Vec::new());
+    let mut keep = |rows: FlowRows<'_>| batches.push(rows.batch.clone());
+    let mut refuse = |reject| panic!("{reject:?}");
+    parse_text(&text, 1, &layout, Ask::all(EventTime::MAX), &mut names, &mut FlowBatch::default(), &mut keep, &mut refuse);
+    let mut writer = FlowsWriter::default();
+    let run = Box::new(move || {
+        let mut known = HashMap::new();
+        let mut files = Vec::new();
+        writer.begin("logs/object.log.gz", EventTime(START));
+        for batch in &batches {
+            let rows = FlowRows { text: &text, layout: &layout, batch, names: &names };
+            let mut pair = |pairs: &mut Pairs, numbers: &mut Vec<u32>| {
+                numbers.extend((0..batch.rows()).map(|row| {
+                    let key = (batch.interface[row], batch.src[row], batch.dst[row]);
+                    *known.entry(key).or_insert_with(|| {
+                        let kind = pairs.symbols().intern(if batch.src[row] >> 24 == 10 { "lambda" } else { "internet" });
+                        pairs.find(rows, row, FlowNames { src_kind: kind, ..FlowNames::default() })
+                    })
+                }));
+            };
+            files.extend(writer.push(rows, &mut pair).expect("in memory"));
+        }
+        files.extend(writer.finish().expect("in memory"));
+        files.into_iter().map(|file| file.rows + sum_of("bytes", file.bytes)).sum()
+    });
+    Stage { name, unit: "record", count: sums.records, run, expected: sums.records + sums.bytes }
+}
+
+/// The sum of a 64-bit column of a Parquet file.
+fn sum_of(column: &str, file: Vec<u8>) -> u64 {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file)).expect("a Parquet file");
+    let only = ProjectionMask::columns(reader.parquet_schema(), [column]);
+    let batches = reader.with_projection(only).build().expect("that column");
+    batches.map(|batch| total(batch.expect("sound pages").column(0).as_primitive::<Int64Type>()).unwrap_or(0) as u64).sum()
 }
 
 fn unit(n: u64) -> UnitContext {

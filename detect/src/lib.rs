@@ -23,7 +23,7 @@ mod key_counts;
 pub mod merge;
 pub mod novelty;
 pub mod ports;
-mod prefetch;
+pub mod prefetch;
 pub mod profile;
 pub mod sum;
 pub mod suppression;

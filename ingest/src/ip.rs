@@ -14,16 +14,19 @@ const V4: u128 = 0xffff_0000_0000;
 impl Ip {
     /// From the four bytes of an IPv4 address, the first byte most significant.
     #[must_use]
+    #[inline]
     pub const fn v4(bits: u32) -> Self {
         Self(V4 | bits as u128)
     }
     /// The four bytes of an IPv4 address, or `None` for IPv6.
     #[must_use]
+    #[inline]
     pub const fn as_v4(self) -> Option<u32> {
         if self.0 >> 32 == 0xffff { Some(self.0 as u32) } else { None }
     }
     /// True for IPv4.
     #[must_use]
+    #[inline]
     pub const fn is_v4(self) -> bool {
         self.0 >> 32 == 0xffff
     }

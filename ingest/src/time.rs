@@ -26,6 +26,7 @@ impl EventTime {
 
     /// The hour this moment lies in. Times beyond what an `i32` of hours holds are clamped.
     #[must_use]
+    #[inline]
     pub fn hour(self) -> Hour {
         Hour(self.0.div_euclid(3600).clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32)
     }

@@ -91,6 +91,7 @@ pub struct Names {
 impl FlowBatch {
     /// Records in the batch.
     #[must_use]
+    #[inline]
     pub fn rows(&self) -> usize {
         self.marks.len()
     }
@@ -117,12 +118,14 @@ impl FlowBatch {
 
     /// Source address of a row that has [`marks::ADDRS`].
     #[must_use]
+    #[inline]
     pub fn src_ip(&self, row: usize) -> Ip {
         self.ip(row, self.src[row])
     }
 
     /// Destination address of a row that has [`marks::ADDRS`].
     #[must_use]
+    #[inline]
     pub fn dst_ip(&self, row: usize) -> Ip {
         self.ip(row, self.dst[row])
     }

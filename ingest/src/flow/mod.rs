@@ -39,10 +39,21 @@ pub struct FlowRows<'a> {
 impl<'a> FlowRows<'a> {
     /// The text of one value; empty where it is absent (null, `-`) or cells were not asked for.
     #[must_use]
+    #[inline]
     pub fn cell(&self, row: usize, column: usize) -> &'a [u8] {
         let range = self.batch.cells.get(row * self.layout.len() + column);
         let value = range.and_then(|(from, to)| self.text.get(*from as usize..*to as usize)).unwrap_or_default();
         if value == b"-" { &[] } else { value }
+    }
+
+    /// True where [`Self::cell`] is empty; without a look at the text of most others.
+    #[must_use]
+    #[inline]
+    pub fn is_absent(&self, row: usize, column: usize) -> bool {
+        match self.batch.cells.get(row * self.layout.len() + column) {
+            Some((from, to)) if to.wrapping_sub(*from) > 1 => false,
+            _ => self.cell(row, column).is_empty(),
+        }
     }
 }
 

@@ -35,7 +35,7 @@ pub use api_calls::{ApiCallRow, ApiCallsWriter};
 pub use columns::Columns;
 pub use coverage::CoverageRow;
 pub use findings::{FindingRow, Status, finding_json, read_findings};
-pub use flows::{FlowNames, FlowsWriter};
+pub use flows::{FlowNames, FlowsWriter, Pairs};
 pub use merge::merge_files;
 pub use read::{read_rows, rows_json};
 pub use set_aside::{LateRow, QuarantineRow, RejectRow};

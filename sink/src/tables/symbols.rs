@@ -44,6 +44,11 @@ impl Symbols {
         Symbol(number)
     }
 
+    /// The number of an IPv4 address as text.
+    pub fn dotted(&mut self, bits: u32) -> Symbol {
+        self.intern(dotted(bits, &mut [0; 15]))
+    }
+
     /// The number of a string that may be absent.
     pub fn maybe(&mut self, text: Option<&str>) -> Symbol {
         text.map_or(Symbol::NONE, |t| self.intern(t))
@@ -91,6 +96,23 @@ fn hash(text: &str) -> u64 {
     XxHash3_64::oneshot(text.as_bytes())
 }
 
+fn dotted(bits: u32, out: &mut [u8; 15]) -> &str {
+    let mut at = 0;
+    for (n, octet) in bits.to_be_bytes().into_iter().enumerate() {
+        if n > 0 {
+            out[at] = b'.';
+            at += 1;
+        }
+        for (digit, needed) in [(octet / 100, octet >= 100), (octet / 10 % 10, octet >= 10), (octet % 10, true)] {
+            if needed {
+                out[at] = b'0' + digit;
+                at += 1;
+            }
+        }
+    }
+    std::str::from_utf8(&out[..at]).unwrap_or_default()
+}
+
 fn slice<'a>(all: &'a str, ends: &[usize], number: u32) -> &'a str {
     let number = number as usize;
     let Some(end) = ends.get(number) else { return "" };
@@ -117,5 +139,12 @@ mod tests {
         assert_ne!(symbols.generation(), before);
         let again = symbols.intern("b");
         assert_eq!(symbols.text(again), "b");
+    }
+
+    #[test]
+    fn addresses_are_written_as_usual() {
+        for bits in [0, 0x0100_0a63, 0xffff_ffff, 0x0a00_0001, 0x6409_0a00, 0xc0a8_6465] {
+            assert_eq!(dotted(bits, &mut [0; 15]), std::net::Ipv4Addr::from(bits).to_string());
+        }
     }
 }
