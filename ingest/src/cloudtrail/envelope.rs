@@ -17,7 +17,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use super::call::ApiCall;
 use super::fast;
 use super::index::Index;
-use super::marks::Isa;
+use super::marks::{Isa, Token};
 use super::scan::{Fault, Scanner, Shape, Wrap};
 use crate::time::EventTime;
 use crate::unit::Reject;
@@ -71,7 +71,7 @@ struct Reader<'f> {
     on: &'f mut dyn FnMut(Item<'_>),
     outcome: Outcome,
     /// Of indices that are not in use: texts lie within texts.
-    memory: Vec<Vec<u32>>,
+    memory: Vec<Vec<Token>>,
     /// The last `eventTime` in the usual form: neighbours are often of one second.
     last_time: Option<([u8; 20], EventTime)>,
 }
@@ -81,6 +81,8 @@ struct Walk<'a> {
     s: Scanner<'a>,
     /// `None` without the fast path.
     index: Option<Index<'a>>,
+    /// The last record: setting its fields anew is cheaper than to make and drop one for each record.
+    call: ApiCall<'a>,
 }
 
 impl Reader<'_> {
@@ -99,7 +101,7 @@ impl Reader<'_> {
 
     fn walk<'a>(&mut self, text: &'a [u8]) -> Walk<'a> {
         let index = self.isa.map(|isa| Index::new(isa, self.memory.pop().unwrap_or_default()));
-        Walk { s: Scanner::new(text), index }
+        Walk { s: Scanner::new(text), index, call: ApiCall::default() }
     }
 
     fn end(&mut self, walk: Walk<'_>) {
@@ -198,24 +200,26 @@ impl Reader<'_> {
     /// At a value: a record, an envelope or a string with either in it. A fault has emitted nothing for this value, unless it
     /// stands behind a list of records.
     fn value(&mut self, walk: &mut Walk<'_>, level: u8) -> Result<(), Fault> {
-        let Walk { s, index } = walk;
+        let Walk { s, index, call } = walk;
         let (first, from) = (s.token(), s.at);
         match first {
             b'{' => {
-                let mut call = ApiCall::default();
                 let mut wrap = Wrap::default();
-                let end = index.as_mut().and_then(|index| fast::record(index, s.text, from, &mut call, &mut wrap));
+                let end = index.as_mut().and_then(|index| fast::record(index, s.text, from, call, &mut wrap));
                 let shape = match end {
                     Some(end) => {
                         s.at = end;
                         Shape::Object
                     }
-                    None => s.record(&mut call, &mut wrap)?,
+                    None => {
+                        *call = ApiCall::default();
+                        s.record(call, &mut wrap)?
+                    }
                 };
                 match shape {
                     Shape::Object => {
                         call.raw = s.text.get(from..s.at).unwrap_or_default();
-                        self.object(&mut call, &wrap, level);
+                        self.object(call, &wrap, level);
                     }
                     Shape::List if level >= LEVEL_MAX => {
                         s.skip(1)?;
@@ -498,6 +502,40 @@ mod tests {
         check([gz(r), gz(&cloudwatch)].concat(), "c c c");
         let digest = read(br#"{"digestStartTime":"2023-11-14T21:13:20Z","logFiles":[]}"#, &mut |_| {});
         assert_eq!(digest, Outcome { items: 0, digests: 1 });
+    }
+
+    #[test]
+    fn records_take_nothing_from_those_before_them() {
+        let full = super::super::fuzzing::RECORD;
+        let bare = r#"{"eventTime":"2023-11-14T22:13:20Z","eventSource":"iam.amazonaws.com","eventName":"x"}"#;
+        let spaced = bare.replace("\":", "\" :");
+        let text = format!("{{\"Records\":[{full},{bare},{full},{spaced},{full},{bare}]}}");
+        for isa in std::iter::once(None).chain(Isa::all().into_iter().map(Some)) {
+            let mut calls = 0;
+            read_with(isa, text.as_bytes(), &mut |item| {
+                let Item::Call(call) = item else { panic!("{item:?}") };
+                let alone = ApiCall { index: 0, ..call.clone() };
+                assert_eq!(super::super::plain::record(call.raw), Some(alone), "{isa:?}");
+                calls += 1;
+            });
+            assert_eq!(calls, 6);
+        }
+    }
+
+    #[test]
+    fn records_longer_than_a_piece_and_across_two_are_read() {
+        for length in [1_000, 20_000, 32_700, 40_000] {
+            let records: Vec<String> = (0..12).map(|n| RECORD.replace("GetObject", &format!("Get{n}{}", "x".repeat(length)))).collect();
+            let text = format!("{{\"Records\":[{}]}}", records.join(","));
+            for isa in Isa::all() {
+                let mut names = Vec::new();
+                read_with(Some(isa), text.as_bytes(), &mut |item| {
+                    let Item::Call(call) = item else { panic!("{item:?}") };
+                    names.push(call.raw.to_vec());
+                });
+                assert!(names.iter().map(Vec::as_slice).eq(records.iter().map(String::as_bytes)), "{isa:?} {length}");
+            }
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 
 use super::call::{ApiCall, Identity, Text};
 use super::index::Index;
+use super::marks::Token;
 use super::quoted::unescape;
 use super::scan::{Wrap, is_scalar};
 use super::words::{LONGEST, Word, word};
@@ -129,21 +130,24 @@ const ENVELOPES: [Slot; 9] = [
     Slot::Data,
 ];
 
-/// Where a value begins and ends in the piece; 0 and 0 if there is none.
+/// Where a value begins and ends in the piece; 0 and 0 if there is none. Of a string what is between the quotes, with
+/// [`STRING`] added to where it begins.
 type Span = (u32, u32);
+const STRING: u32 = 1 << 31;
 
 /// A walk over the tokens of a record. A step that fails gives the number of the token it failed at.
+#[derive(Copy, Clone)]
 struct Walk<'i> {
     piece: &'i [u8],
     /// The piece and what follows it, to look at keys by words.
     text: &'i [u8],
-    tokens: &'i [u32],
+    tokens: &'i [Token],
     first_escape: usize,
-    spans: [Span; SLOTS],
 }
 
 /// Reads the record whose `{` stands at `from` in `text`, and gives the place after its `}`. `None` if it is for
-/// [`super::scan`] to read; nothing is changed then. As there, `raw`, `time` and `index` are for the caller to set.
+/// [`super::scan`] to read; nothing is changed then. Else every field of `call` is set but `raw`, `time` and `index`, which
+/// are for the caller to set.
 pub(super) fn record<'a>(index: &mut Index<'a>, text: &'a [u8], from: usize, call: &mut ApiCall<'a>, wrap: &mut Wrap<'a>) -> Option<usize> {
     loop {
         let Some(first) = index.token_at(from) else {
@@ -151,20 +155,19 @@ pub(super) fn record<'a>(index: &mut Index<'a>, text: &'a [u8], from: usize, cal
             index.token_at(from)?;
             continue;
         };
-        let mut walk = Walk {
-            piece: index.piece.as_bytes(),
-            text: text.get(index.from..)?,
-            tokens: index.tokens(),
-            first_escape: index.first_escape,
-            spans: [(0, 0); SLOTS],
-        };
-        match walk.object(Place::Record, first) {
+        let walk =
+            Walk { piece: index.piece.as_bytes(), text: text.get(index.from..)?, tokens: index.tokens(), first_escape: index.first_escape };
+        let mut spans = [(0, 0); SLOTS];
+        match walk.object(Place::Record, first, &mut spans) {
             Ok(after) => {
-                let end = walk.place(after - 1) as usize + 1;
-                let spans = walk.spans;
-                Values { piece: index.piece, first_escape: index.first_escape, spans: &spans }.take(call, wrap);
+                let end = walk.end(after);
+                if index.first_escape >= end as usize {
+                    Values::<false> { piece: index.piece, spans: &spans }.take(call, wrap);
+                } else {
+                    Values::<true> { piece: index.piece, spans: &spans }.take(call, wrap);
+                }
                 index.next = after;
-                return Some(index.from + end);
+                return Some(index.from + end as usize);
             }
             // It began in an earlier piece's last part.
             Err(at) if index.is_last(at) && index.from != from => {
@@ -176,63 +179,68 @@ pub(super) fn record<'a>(index: &mut Index<'a>, text: &'a [u8], from: usize, cal
 }
 
 impl Walk<'_> {
-    /// The place of a token; behind the last one a place where nothing is.
+    /// A token; behind the last one something that is none.
     #[inline(always)]
-    fn place(&self, token: usize) -> u32 {
-        self.tokens.get(token).copied().unwrap_or(u32::MAX)
+    fn token(&self, number: usize) -> Token {
+        self.tokens.get(number).copied().unwrap_or_default()
     }
 
-    /// The first byte of a token; 0 behind the piece.
     #[inline(always)]
-    fn byte(&self, place: u32) -> u8 {
-        self.piece.get(place as usize).copied().unwrap_or(0)
+    fn four(&self, number: usize) -> Option<&[Token; 4]> {
+        self.tokens.get(number..)?.first_chunk()
+    }
+
+    /// The place behind the bracket that is the token before `after`.
+    #[inline(always)]
+    fn end(&self, after: usize) -> u32 {
+        self.token(after - 1).place() + 1
     }
 
     /// At the `{` of an object: the number of the token after its `}`.
-    fn object(&mut self, of: Place, brace: usize) -> Result<usize, usize> {
+    fn object(self, of: Place, brace: usize, spans: &mut [Span; SLOTS]) -> Result<usize, usize> {
         let slots = &SLOT_OF[of as usize];
         let mut at = brace + 1;
-        if self.byte(self.place(at)) == b'}' {
+        if self.token(at).byte() == b'}' {
             return Ok(at + 1);
         }
         loop {
-            let Some(&[key, colon, value, next]) = self.tokens.get(at..).and_then(<[u32]>::first_chunk::<4>) else { return Err(at) };
-            if self.byte(key) != b'"' || self.byte(colon) != b':' {
+            let Some(&[key, colon, value, next]) = self.four(at) else { return Err(at) };
+            if (key.byte(), colon.byte()) != (b'"', b':') {
                 return Err(at);
             }
-            let slot = slots[self.word(key as usize + 1, colon as usize - 1).ok_or(at)? as usize];
-            let end;
-            match self.byte(value) {
+            let slot = slots[self.word(key.place() + 1, colon.place() - 1).ok_or(at)? as usize];
+            let (mut after, mut span) = (next.byte(), (value.place(), next.place()));
+            match value.byte() {
                 b'"' => {
                     at += 3;
-                    end = next;
+                    span = (span.0 + 1 | STRING, span.1 - 1);
                 }
                 open @ (b'{' | b'[') => {
                     let inside = WITHIN[slot as usize];
                     at = if open == b'{' && inside != Place::Elsewhere {
-                        self.object(inside, at + 2)?
+                        self.object(inside, at + 2, spans)?
                     } else if open == b'[' && matches!(slot, Slot::Records | Slot::Events | Slot::EventsUpper) {
                         // A list of records, not a record.
                         return Err(at);
                     } else {
                         self.skip(at + 2)?
                     };
-                    end = self.place(at - 1) + 1;
+                    span.1 = self.end(at);
+                    after = self.token(at).byte();
                 }
                 _ => {
-                    if !self.piece.get(value as usize..next as usize).is_some_and(is_scalar) {
+                    if !self.is_scalar(value, next) {
                         return Err(at);
                     }
                     at += 3;
-                    end = next;
                 }
             }
-            let span = &mut self.spans[slot as usize];
-            if slot != Slot::Nothing && span.1 != 0 {
+            let place = &mut spans[slot as usize];
+            if slot != Slot::Nothing && place.1 != 0 {
                 return Err(at);
             }
-            *span = (value, end);
-            match self.byte(self.place(at)) {
+            *place = span;
+            match after {
                 b',' => at += 1,
                 b'}' => return Ok(at + 1),
                 _ => return Err(at),
@@ -240,9 +248,16 @@ impl Walk<'_> {
         }
     }
 
+    /// True if what begins at a token and ends before the next one is a number or a word.
+    #[inline(always)]
+    fn is_scalar(&self, token: Token, next: Token) -> bool {
+        self.piece.get(token.place() as usize..next.place() as usize).is_some_and(is_scalar)
+    }
+
     /// The key between two quotes; `None` if it has an escape.
     #[inline(always)]
-    fn word(&self, from: usize, to: usize) -> Option<Word> {
+    fn word(&self, from: u32, to: u32) -> Option<Word> {
+        let (from, to) = (from as usize, to as usize);
         if self.first_escape < to && self.piece.get(from..to)?.contains(&b'\\') {
             return None;
         }
@@ -258,12 +273,14 @@ impl Walk<'_> {
     }
 
     /// At a `{` or `[`: the number of the token after the bracket that closes it.
-    fn skip(&self, bracket: usize) -> Result<usize, usize> {
+    #[inline(never)]
+    fn skip(self, bracket: usize) -> Result<usize, usize> {
         // One bit a level, the lowest the innermost: 1 is an object.
         let (mut objects, mut level, mut at) = (0u64, 0, bracket);
         loop {
             // A value.
-            match self.byte(self.place(at)) {
+            let value = self.token(at);
+            match value.byte() {
                 b'"' => at += 1,
                 open @ (b'{' | b'[') => {
                     if level == u64::BITS {
@@ -272,7 +289,7 @@ impl Walk<'_> {
                     level += 1;
                     objects = objects << 1 | u64::from(open == b'{');
                     at += 1;
-                    let first = self.byte(self.place(at));
+                    let first = self.token(at).byte();
                     if open == b'{' && first != b'}' {
                         at = self.key(at)?;
                         continue;
@@ -282,8 +299,7 @@ impl Walk<'_> {
                     }
                 }
                 _ => {
-                    let (from, to) = (self.place(at) as usize, self.place(at + 1) as usize);
-                    if !self.piece.get(from..to).is_some_and(is_scalar) {
+                    if !self.is_scalar(value, self.token(at + 1)) {
                         return Err(at);
                     }
                     at += 1;
@@ -291,7 +307,7 @@ impl Walk<'_> {
             }
             // After it.
             loop {
-                match (self.byte(self.place(at)), objects & 1) {
+                match (self.token(at).byte(), objects & 1) {
                     (b',', 1) => {
                         at = self.key(at + 1)?;
                         break;
@@ -314,38 +330,55 @@ impl Walk<'_> {
         }
     }
 
-    /// At a key: the number of the token of its value.
+    /// At a key: the number of the token of a value. Members that are strings and have another one behind them, which most
+    /// are, are stepped over.
     #[inline(always)]
-    fn key(&self, at: usize) -> Result<usize, usize> {
-        let is_key = self.byte(self.place(at)) == b'"' && self.byte(self.place(at + 1)) == b':';
-        if is_key { Ok(at + 2) } else { Err(at) }
+    fn key(&self, mut at: usize) -> Result<usize, usize> {
+        while let Some(member) = self.four(at) {
+            let [key, colon, value, comma] = member.map(Token::byte);
+            if (key, colon) != (b'"', b':') {
+                break;
+            }
+            if (value, comma) != (b'"', b',') {
+                return Ok(at + 2);
+            }
+            at += 4;
+        }
+        Err(at)
     }
 }
 
-/// The spans of a record that was walked through to its end.
-struct Values<'i, 'a> {
+/// The spans of a record that was walked through to its end. With `ESCAPES` its strings may have some.
+struct Values<'i, 'a, const ESCAPES: bool> {
     piece: &'a str,
-    first_escape: usize,
     spans: &'i [Span; SLOTS],
 }
 
-impl<'a> Values<'_, 'a> {
-    /// The value as written; empty if there is none.
+impl<'a, const ESCAPES: bool> Values<'_, 'a, ESCAPES> {
+    /// The value as written, a string without its quotes; empty if there is none.
     #[inline(always)]
     fn raw(&self, slot: Slot) -> &'a [u8] {
         let (from, to) = self.spans[slot as usize];
-        self.piece.as_bytes().get(from as usize..to as usize).unwrap_or_default()
+        self.piece.as_bytes().get((from & !STRING) as usize..to as usize).unwrap_or_default()
+    }
+
+    /// The value as written if it may have a record in it.
+    fn carrier(&self, slot: Slot) -> Option<&'a [u8]> {
+        let (from, to) = self.spans[slot as usize];
+        let with_quotes = if from & STRING == 0 { from..to } else { (from & !STRING) - 1..to + 1 };
+        let raw = self.piece.as_bytes().get(with_quotes.start as usize..with_quotes.end as usize)?;
+        matches!(raw.first(), Some(b'{' | b'[' | b'"')).then_some(raw)
     }
 
     /// The value if it is a string.
     #[inline(always)]
     fn text(&self, slot: Slot) -> Option<Text<'a>> {
         let (from, to) = self.spans[slot as usize];
-        if to == 0 || self.piece.as_bytes().get(from as usize) != Some(&b'"') {
+        if from & STRING == 0 {
             return None;
         }
-        let inside = self.piece.get(from as usize + 1..to as usize - 1)?;
-        if self.first_escape < to as usize && inside.contains('\\') {
+        let inside = self.piece.get((from & !STRING) as usize..to as usize)?;
+        if ESCAPES && inside.contains('\\') {
             return Some(Cow::Owned(unescape(inside)));
         }
         Some(Cow::Borrowed(inside))
@@ -353,14 +386,21 @@ impl<'a> Values<'_, 'a> {
 
     #[inline(always)]
     fn object(&self, slot: Slot) -> Option<&'a [u8]> {
-        Some(self.raw(slot)).filter(|raw| raw.starts_with(b"{"))
+        self.bracketed(slot, b'{')
+    }
+
+    /// The value as written if it begins with this bracket.
+    #[inline(always)]
+    fn bracketed(&self, slot: Slot, bracket: u8) -> Option<&'a [u8]> {
+        let raw = self.raw(slot);
+        (self.spans[slot as usize].0 & STRING == 0 && raw.first() == Some(&bracket)).then_some(raw)
     }
 
     #[inline(always)]
     fn boolean(&self, slot: Slot) -> Option<bool> {
         match self.raw(slot) {
-            b"true" | b"\"true\"" => Some(true),
-            b"false" | b"\"false\"" => Some(false),
+            b"true" => Some(true),
+            b"false" => Some(false),
             _ => None,
         }
     }
@@ -389,7 +429,7 @@ impl<'a> Values<'_, 'a> {
         call.response = self.object(Slot::Response);
         call.additional = self.object(Slot::Additional);
         call.service_details = self.object(Slot::ServiceDetails);
-        call.resources = Some(self.raw(Slot::Resources)).filter(|raw| raw.starts_with(b"["));
+        call.resources = self.bracketed(Slot::Resources, b'[');
         call.request_id = self.text(Slot::RequestId);
         call.event_id = self.text(Slot::EventId);
         call.event_type = self.text(Slot::Kind);
@@ -421,7 +461,61 @@ impl<'a> Values<'_, 'a> {
         wrap.detail_type = self.text(Slot::DetailType);
         wrap.control = self.text(Slot::MessageType).as_deref() == Some("CONTROL_MESSAGE");
         wrap.digest = self.has(Slot::Digest);
-        let carriers = ENVELOPES.iter().map(|slot| self.raw(*slot)).zip(0u8..);
-        wrap.inner = carriers.filter(|(raw, _)| matches!(raw.first(), Some(b'{' | b'[' | b'"'))).map(|(raw, rank)| (rank, raw)).next();
+        wrap.inner = ENVELOPES.iter().zip(0u8..).find_map(|(slot, rank)| Some((rank, self.carrier(*slot)?)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plain;
+    use super::super::scan::record_on_each;
+
+    fn alike(text: &str) {
+        let want = plain::record(text.as_bytes());
+        for got in record_on_each(text.as_bytes()) {
+            assert_eq!(got, want, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_bracket_is_closed_by_its_own_kind_however_deep() {
+        // Around 64 levels, which is where the path gives up.
+        for depth in [1, 2, 3, 62, 63, 64, 65, 66, 67] {
+            for objects in [0u128, u128::MAX, 0xaaaa_aaaa_aaaa_aaaa_aaaa, 1] {
+                let is_object = |level: usize| objects >> level & 1 == 1;
+                let open: String = (0..depth).map(|level| if is_object(level) { "{\"a\":" } else { "[" }).collect();
+                let close = |wrong: Option<usize>| -> String {
+                    (0..depth).rev().map(|level| if is_object(level) != (wrong == Some(level)) { '}' } else { ']' }).collect()
+                };
+                for wrong in std::iter::once(None).chain((0..depth).map(Some)) {
+                    alike(&format!("{{\"requestParameters\":{open}1{},\"eventName\":\"x\"}}", close(wrong)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn keys_count_once_and_as_they_are_spelled() {
+        for member in [
+            r#""eventName":"a","eventName":"b""#,
+            r#""eventName":"a","event\u004eame":"b""#,
+            r#""event\u004eame":"b""#,
+            r#""userIdentity":{"arn":"a"},"userIdentity":{"type":"t"}"#,
+            r#""userIdentity":{"arn":"a","arn":"b"}"#,
+            r#""eventName":"\u0061\"b","eventSource":"a\\""#,
+            r#""requestParameters":{"a","b"}"#,
+            r#""requestParameters":{"a":"b","c","d","e":"f"}"#,
+            r#""requestParameters":{"a":"b","c":tru}"#,
+            r#""requestParameters":{"a":"b",}"#,
+            r#""requestParameters":["a","b",]"#,
+            r#""requestParameters":{"a":"b" "c":"d"}"#,
+            r#""readOnly":"true","managementEvent":truex"#,
+        ] {
+            for pad in [0, 1, 40, 63, 64, 65] {
+                let pad = "p".repeat(pad);
+                alike(&format!("{{\"x\":\"{pad}\",{member},\"eventID\":\"e\"}}"));
+                alike(&format!("{{{member},\"x\":\"{pad}\"}}"));
+            }
+        }
     }
 }

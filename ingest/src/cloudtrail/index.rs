@@ -8,18 +8,22 @@
 //! strings, a bad escape, a backslash outside of strings, or what is not UTF-8. All before it is checked; a value with
 //! something odd in it is left to [`super::scan`], which takes white space and says of faults what they are.
 
-use super::marks::{Isa, Job, Lanes, POSITIONS};
+use super::marks::{Isa, Job, Lanes, ROOM, Token};
 use super::quoted;
+use crate::prefetch::prefetch;
 
 /// Text indexed at a step, in bytes: it and its tokens stay in the second-level cache.
 const PIECE: usize = 32 << 10;
+
+/// How far ahead text is asked for, in bytes.
+const AHEAD: usize = 2048;
 
 /// The tokens of a piece of text. Its memory is used again.
 #[derive(Clone, Debug)]
 pub(super) struct Index<'a> {
     isa: Isa,
-    /// Places of the tokens, counted from the piece's first byte; `count` are in use.
-    tokens: Vec<u32>,
+    /// The tokens, their places counted from the piece's first byte; `count` are in use.
+    tokens: Vec<Token>,
     count: usize,
     /// The token that is probably asked for next.
     pub next: usize,
@@ -33,18 +37,18 @@ pub(super) struct Index<'a> {
 
 impl<'a> Index<'a> {
     /// An empty index; `tokens` is memory of an earlier one.
-    pub(super) fn new(isa: Isa, tokens: Vec<u32>) -> Self {
+    pub(super) fn new(isa: Isa, tokens: Vec<Token>) -> Self {
         Self { isa, tokens, count: 0, next: 0, from: 0, piece: "", first_escape: 0 }
     }
 
     /// Its memory, for another one.
-    pub(super) fn into_memory(self) -> Vec<u32> {
+    pub(super) fn into_memory(self) -> Vec<Token> {
         self.tokens
     }
 
-    /// The tokens. Some may lie behind the piece, where a byte was found not to be UTF-8.
+    /// The tokens.
     #[inline]
-    pub(super) fn tokens(&self) -> &[u32] {
+    pub(super) fn tokens(&self) -> &[Token] {
         self.tokens.get(..self.count).unwrap_or_default()
     }
 
@@ -53,8 +57,8 @@ impl<'a> Index<'a> {
     pub(super) fn token_at(&self, from: usize) -> Option<usize> {
         let place = from.checked_sub(self.from).filter(|place| *place < self.piece.len())? as u32;
         let tokens = self.tokens.get(self.next..self.count)?;
-        let skipped = tokens.iter().position(|token| *token >= place)?;
-        (tokens.get(skipped) == Some(&place)).then_some(self.next + skipped)
+        let skipped = tokens.iter().position(|token| token.place() >= place)?;
+        (tokens.get(skipped)?.place() == place).then_some(self.next + skipped)
     }
 
     /// True if a walk that failed at this token may have failed because the piece ends.
@@ -68,9 +72,9 @@ impl<'a> Index<'a> {
         let text = text.get(from..).unwrap_or_default();
         let piece = &text[..text.len().min(PIECE)];
         // One token a byte at most.
-        let room = piece.len() + POSITIONS;
+        let room = piece.len() + ROOM;
         if self.tokens.len() < room {
-            self.tokens.resize(room, 0);
+            self.tokens.resize(room, Token::default());
         }
         let found = self.isa.run(Find { text, piece, tokens: &mut self.tokens });
         self.count = found.count;
@@ -86,6 +90,9 @@ impl<'a> Index<'a> {
             },
         };
         self.first_escape = found.first_escape.min(self.piece.len());
+        if self.piece.len() < found.end {
+            self.count = self.tokens().partition_point(|token| (token.place() as usize) < self.piece.len());
+        }
     }
 }
 
@@ -103,7 +110,7 @@ struct Find<'t> {
     /// From the start of the piece to the end of the text.
     text: &'t [u8],
     piece: &'t [u8],
-    tokens: &'t mut [u32],
+    tokens: &'t mut [Token],
 }
 
 impl Job for Find<'_> {
@@ -124,24 +131,29 @@ impl Job for Find<'_> {
                 padded[..rest.len()].copy_from_slice(rest);
                 &padded
             });
+            // The processor looks ahead by itself, but not from page to page.
+            prefetch(text, at + AHEAD);
             let marks = lanes.marks(block);
             let mut quotes = marks.quotes;
-            let mut odd = marks.controls;
-            if marks.backslashes != 0 || escaped {
-                found.first_escape = found.first_escape.min(at);
-                let fault = escapes(text, at, marks.backslashes, &mut quotes, &mut escaped);
-                odd |= fault;
+            let (mut odd, mut wide, mut not_outside) = (0, 0, marks.spaces);
+            if marks.rare != 0 || escaped {
+                let rare = lanes.rare(block);
+                (odd, wide) = (rare.controls, rare.wide);
+                if rare.backslashes != 0 || escaped {
+                    found.first_escape = found.first_escape.min(at);
+                    odd |= escapes(text, at, rare.backslashes, &mut quotes, &mut escaped);
+                    not_outside |= rare.backslashes;
+                }
             }
             // From an opening quote to before the closing one.
-            let strings = parity(quotes) ^ inside;
+            let strings = lanes.parity(quotes) ^ inside;
             inside = ((strings as i64) >> 63) as u64;
             let outside = !(strings | quotes);
             let structure = marks.structure & !strings;
             let other = outside & !marks.structure;
-            odd |= other & (marks.spaces | marks.backslashes);
+            odd |= other & not_outside;
             let mut starts = structure | (quotes & strings) | (other & !(other << 1 | plain));
             plain = other >> 63;
-            let mut wide = marks.wide;
             if odd != 0 {
                 let before = (odd & odd.wrapping_neg()) - 1;
                 (starts, wide) = (starts & before, wide & before);
@@ -149,8 +161,8 @@ impl Job for Find<'_> {
             }
             found.wide |= wide != 0;
             // More than there are may be written: the next block writes over the surplus.
-            let Some(out) = tokens.get_mut(found.count..).and_then(<[u32]>::first_chunk_mut::<POSITIONS>) else { break };
-            lanes.positions(starts, at as u32, out);
+            let Some(out) = tokens.get_mut(found.count..).and_then(<[Token]>::first_chunk_mut::<ROOM>) else { break };
+            lanes.note(starts, at as u32, block, out);
             found.count += starts.count_ones() as usize;
             if odd != 0 {
                 break;
@@ -182,17 +194,6 @@ fn escapes(text: &[u8], at: usize, backslashes: u64, quotes: &mut u64, escaped: 
         *escaped = bit >> 63 == 1;
     }
     faults
-}
-
-/// For each bit whether the number of bits up to and with it is odd.
-#[inline(always)]
-fn parity(mut bits: u64) -> u64 {
-    bits ^= bits << 1;
-    bits ^= bits << 2;
-    bits ^= bits << 4;
-    bits ^= bits << 8;
-    bits ^= bits << 16;
-    bits ^ bits << 32
 }
 
 #[cfg(test)]
@@ -234,13 +235,12 @@ mod tests {
     fn compare(text: &[u8]) {
         let (end, tokens) = by_definition(text);
         for isa in Isa::all() {
-            let mut index = Index::new(isa, vec![77; 3]);
+            let mut index = Index::new(isa, vec![Token::new(77, 7); 3]);
             let before = [b"xyz", text].concat();
             index.fill(&before, 3);
             assert_eq!(index.piece.as_bytes(), &text[..end], "{isa:?} {}", text.escape_ascii());
-            // Tokens behind what turned out not to be UTF-8 may remain; nobody reads so far.
-            let got: Vec<u32> = index.tokens().iter().copied().filter(|t| (*t as usize) < end).collect();
-            assert_eq!(got, tokens, "{isa:?} {}", text.escape_ascii());
+            let tokens: Vec<Token> = tokens.iter().map(|at| Token::new(*at, text[*at as usize])).collect();
+            assert_eq!(index.tokens(), tokens, "{isa:?} {}", text.escape_ascii());
             let first = index.piece.find('\\').unwrap_or(end);
             assert!(index.first_escape <= first && (first == end || index.first_escape + 64 > first));
         }
