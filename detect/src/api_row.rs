@@ -72,7 +72,7 @@ pub fn principal_of<'a>(call: &'a ApiCall<'_>) -> Option<Cow<'a, str>> {
         return Some(role_of_session(arn).map_or(Cow::Borrowed(arn), Cow::Owned));
     }
     if let Some(service) = identity.invoked_by.as_deref().filter(|s| !s.is_empty()) {
-        return Some(Cow::Owned(format!("service:{service}")));
+        return Some(Cow::Owned(["service:", service].concat()));
     }
     identity.account.as_deref().filter(|a| !a.is_empty()).map(|a| Cow::Owned(format!("account:{a}")))
 }

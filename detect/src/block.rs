@@ -1,15 +1,15 @@
 //! Blocks: one account's hour as some units told it, in compact bytes. What is kept in memory, spilled and stored.
 //!
 //! Layout, integers LEB128 unless said: texts (count, then length and bytes each), units (count, then 16 bytes each),
-//! (eni, region) pairs, conversations in [`Conversation::order`], calls by (time, id). A conversation says
+//! (eni, region) pairs, conversations in [`Conversation::order`], calls (see [`crate::calls`]). A conversation says
 //! the interface, flow log and server only when they differ from the one before, and its numbers behind a word that tells their
-//! lengths ([`RowBytes::words`]): a day has millions of them; a call's time is told from its hour. Frames around a block carry its
+//! lengths ([`RowBytes::words`]): a day has millions of them. Frames around a block carry its
 //! hash; a block that does not decode is a broken state file, never bad input.
 
 use flowtrail_ingest::{EventTime, Hour, Ip, UnitId};
 
-use crate::event_id::EventId;
-use crate::hour::{AccountHour, ApiRow, Conversation, NONE, Seen, Traffic, UnitRef, call_marks, place_of};
+use crate::calls::{self, CallGroup, Forms, Locals, Numbers};
+use crate::hour::{AccountHour, ApiRow, Conversation, NONE, Seen, Traffic, UnitRef, place_of};
 
 /// One account and hour, encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +91,8 @@ pub struct Scratch {
     string_of: Vec<u32>,
     /// The same for units.
     unit_of: Vec<u32>,
+    /// The same for who and what of calls.
+    who_and_what: [Locals; 2],
     /// The conversations of the block at hand are in its first bytes; what comes after is room.
     rows: Vec<u8>,
 }
@@ -113,7 +115,8 @@ pub struct BlockWriter<'a> {
     count: u64,
     previous: (u32, u32),
     server: Ip,
-    calls: Vec<ApiRow>,
+    /// The encoded calls.
+    calls: Vec<u8>,
 }
 
 impl<'a> BlockWriter<'a> {
@@ -241,28 +244,20 @@ impl<'a> BlockWriter<'a> {
         (eni, flow_log)
     }
 
-    /// Adds API rows; sorts them by (time, id) and keeps one of each id, the one from the smallest (unit identity, position).
-    pub fn calls(&mut self, mut rows: Vec<ApiRow>) {
-        for row in &mut rows {
-            for index in row.texts_mut() {
-                *index = self.string(*index);
-            }
-            if let Some(index) = row.event_id.index_mut() {
-                *index = self.string(*index);
-            }
-            row.unit = self.unit(row.unit);
-        }
-        let unit_ids: Vec<UnitId> = self.local_units.iter().map(|u| self.units[*u as usize]).collect();
-        rows.sort_by_key(|row| (row.time, row.id, unit_ids[row.unit as usize], row.position));
-        self.calls = rows;
+    /// Adds the API calls, once.
+    pub(crate) fn calls(&mut self, group: &CallGroup, forms: &Forms) {
+        let mut calls = Vec::new();
+        let mut locals = std::mem::take(&mut self.scratch.who_and_what);
+        group.put(&mut calls, forms, &mut locals, self);
+        self.scratch.who_and_what = locals;
+        self.calls = calls;
     }
 
     /// The finished block.
     #[must_use]
     pub fn finish(mut self, account: &str, hour: Hour) -> Block {
         let texts: usize = self.local_strings.iter().filter_map(|i| self.strings.get(*i as usize)).map(|s| s.len() + 3).sum();
-        let calls = self.calls.len() * size_of::<ApiRow>();
-        let mut bytes = Vec::with_capacity(self.at + texts + self.local_units.len() * 16 + self.regions.len() * 6 + calls + 64);
+        let mut bytes = Vec::with_capacity(self.at + texts + self.local_units.len() * 16 + self.regions.len() * 6 + self.calls.len() + 64);
         put(&mut bytes, self.local_strings.len() as u64);
         for &index in &self.local_strings {
             self.scratch.string_of[index as usize] = NONE;
@@ -284,33 +279,22 @@ impl<'a> BlockWriter<'a> {
         }
         put(&mut bytes, self.count);
         bytes.extend_from_slice(&self.scratch.rows[..self.at]);
-        put(&mut bytes, self.calls.len() as u64);
-        for row in &self.calls {
-            put_call(&mut bytes, row, hour);
-        }
+        bytes.extend_from_slice(&self.calls);
         Block { account: account.to_owned(), hour, bytes }
     }
 }
 
-impl ApiRow {
-    /// As [`Self::texts_mut`].
-    fn texts(&self) -> [u32; 12] {
-        [
-            self.principal,
-            self.function,
-            self.service,
-            self.action,
-            self.region,
-            self.source,
-            self.access_key,
-            self.error,
-            self.step,
-            self.target,
-            self.detail,
-            self.replaces,
-        ]
+impl Numbers for BlockWriter<'_> {
+    fn unit(&mut self, index: u32) -> u32 {
+        Self::unit(self, index)
     }
 
+    fn text(&mut self, index: u32) -> u32 {
+        self.string(index)
+    }
+}
+
+impl ApiRow {
     /// Every field that is an index of a text, but for an odd [`Self::event_id`].
     pub fn texts_mut(&mut self) -> [&mut u32; 12] {
         [
@@ -330,27 +314,7 @@ impl ApiRow {
     }
 }
 
-fn put_call(out: &mut Vec<u8>, row: &ApiRow, hour: Hour) {
-    out.extend_from_slice(&row.id.to_le_bytes());
-    put(out, row.time.0.wrapping_sub(hour.start().0) as u64);
-    out.extend_from_slice(&row.marks.to_le_bytes());
-    match row.event_id {
-        EventId::None => out.push(0),
-        EventId::Uuid(high, low) => {
-            out.push(1);
-            out.extend_from_slice(&high.to_le_bytes());
-            out.extend_from_slice(&low.to_le_bytes());
-        }
-        EventId::Text(index) => put(out, u64::from(index) + 2),
-    }
-    for index in row.texts() {
-        put(out, u64::from(index.wrapping_add(1)));
-    }
-    put(out, u64::from(row.unit));
-    put(out, row.position);
-}
-
-fn put(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -516,7 +480,8 @@ impl RowReader<'_> {
     }
 }
 
-struct Reader<'a> {
+/// A place in an encoded block.
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
@@ -535,7 +500,7 @@ impl<'a> Reader<'a> {
         Some(byte)
     }
     #[inline]
-    fn int(&mut self) -> Option<u64> {
+    pub(crate) fn int(&mut self) -> Option<u64> {
         let word = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk).map(|b| u64::from_le_bytes(*b));
         if let Some((value, length)) = word.and_then(unpack) {
             self.at += length;
@@ -556,15 +521,16 @@ impl<'a> Reader<'a> {
         }
         None
     }
-    fn index(&mut self) -> Option<u32> {
+    #[inline]
+    pub(crate) fn index(&mut self) -> Option<u32> {
         u32::try_from(self.int()?).ok()
     }
     #[inline]
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.try_into().ok()
     }
     /// A count of things that take at least one byte each: bounded by what is left, so that it may size an allocation.
-    fn count(&mut self) -> Option<usize> {
+    pub(crate) fn count(&mut self) -> Option<usize> {
         let count = usize::try_from(self.int()?).ok()?;
         (count <= self.bytes.len() - self.at).then_some(count)
     }
@@ -730,28 +696,7 @@ fn decode_inner(block: BlockView<'_>, r: &mut Reader<'_>, mut conversations: Vec
             conversation.packet_addrs = pairs.get(conversation.packet_addrs as usize - 1).map_or(0, |p| place_of(&packet_addrs, p));
         }
     }
-    let count = r.count()?;
-    let mut calls: Vec<ApiRow> = Vec::with_capacity(count);
-    for _ in 0..count {
-        let id = u128::from_le_bytes(r.array()?);
-        let time = EventTime(block.hour.start().0.wrapping_add(r.int()? as i64));
-        let marks = u16::from_le_bytes(r.array()?) & !call_marks::NEW | if new { call_marks::NEW } else { 0 };
-        let event_id = match r.int()? {
-            0 => EventId::None,
-            1 => EventId::Uuid(u64::from_le_bytes(r.array()?), u64::from_le_bytes(r.array()?)),
-            local => EventId::Text(text(u32::try_from(local - 2).ok()?)?),
-        };
-        let mut row = ApiRow { id, time, marks, event_id, ..ApiRow::default() };
-        for index in row.texts_mut() {
-            *index = match r.int()? {
-                0 => NONE,
-                local => text(u32::try_from(local - 1).ok()?)?,
-            };
-        }
-        row.unit = *unit_at.get(r.index()? as usize)?;
-        row.position = r.int()?;
-        calls.push(row);
-    }
+    let calls = calls::read(r, block.hour, new, &text, &unit_at)?;
     if r.at != r.bytes.len() {
         return None;
     }

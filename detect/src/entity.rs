@@ -65,22 +65,12 @@ impl EntityId {
 /// `None` for what is no function ARN.
 #[must_use]
 pub fn unqualified(arn: &str) -> Option<&str> {
-    // Where the first seven parts end; asked once an API call, so one walk over the text.
-    let mut ends = [arn.len(); 7];
-    let mut parts = 0;
-    for (at, byte) in arn.bytes().enumerate() {
-        if byte == b':' {
-            ends[parts] = at;
-            parts += 1;
-            if parts == ends.len() {
-                break;
-            }
-        }
-    }
-    let part = |n: usize| arn.get(ends[n - 1] + 1..ends[n]);
-    let is =
-        arn.starts_with("arn:") && part(2) == Some("lambda") && part(5) == Some("function") && part(6).is_some_and(|name| !name.is_empty());
-    if is { arn.get(..ends[6]) } else { None }
+    let (_partition, rest) = arn.strip_prefix("arn:")?.split_once(':')?;
+    let (_region, rest) = rest.strip_prefix("lambda:")?.split_once(':')?;
+    let (_account, rest) = rest.split_once(':')?;
+    let named = rest.strip_prefix("function:")?;
+    let name = named.split_once(':').map_or(named, |(name, _qualifier)| name);
+    if name.is_empty() { None } else { arn.get(..arn.len() - named.len() + name.len()) }
 }
 
 /// The last element of an ARN or path: the name that people use.

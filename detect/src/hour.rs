@@ -77,7 +77,7 @@ pub struct Conversation {
 }
 
 /// One API call: a row of the account-hour. Strings are indices into [`AccountHour::strings`], [`NONE`] when absent.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ApiRow {
     /// `eventTime`.
     pub time: EventTime,

@@ -5,6 +5,7 @@
 
 pub mod api_row;
 pub mod block;
+mod calls;
 pub mod contact;
 pub mod detectors;
 pub mod entity;

@@ -19,6 +19,7 @@ use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use crate::block::{Block, Scratch};
+use crate::calls::{CallGroup, Calls, Forms};
 use crate::hour::{ApiRow, NONE};
 use crate::ports::is_service;
 use crate::prefetch::prefetch;
@@ -93,12 +94,7 @@ pub struct Summer {
     v6: Pool<u128>,
     packet_addrs: Pool<(Ip, Ip)>,
     units: Vec<UnitId>,
-    /// API calls by (account index, hour).
-    calls: Vec<((u32, i32), Vec<ApiRow>)>,
-    calls_of: HashMap<(u32, i32), usize>,
-    /// Index into `calls`, where the last one was added.
-    calls_recent: usize,
-    calls_held: usize,
+    calls: Calls,
     /// What did not fit into the table any more in the middle of a unit.
     spilled: Vec<Block>,
     /// [`SPILL`], but for tests.
@@ -213,7 +209,7 @@ const SPILL: usize = 1 << 20;
 /// of blocks. Conversations are summed again when their blocks are merged, so that a larger table would save little.
 pub const SLOTS_MAX: usize = 1 << 15;
 /// API rows after which a flush keeps memory in bounds.
-pub const CALLS_MAX: usize = 1 << 18;
+pub const CALLS_MAX: usize = 1 << 16;
 
 impl Summer {
     /// An empty table. `seed` decides where entries lie in memory and nothing else; a random one keeps whoever can choose
@@ -232,10 +228,7 @@ impl Summer {
             v6: Pool::default(),
             packet_addrs: Pool::default(),
             units: Vec::new(),
-            calls: Vec::new(),
-            calls_of: HashMap::new(),
-            calls_recent: 0,
-            calls_held: 0,
+            calls: Calls::default(),
             spilled: Vec::new(),
             spill: SPILL,
             entries: Vec::new(),
@@ -249,13 +242,13 @@ impl Summer {
     /// True when a flush is due. Asked between units.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.slots.len() >= SLOTS_MAX || self.calls_held >= CALLS_MAX || self.groups.len() >= 1 << 20
+        self.slots.len() >= SLOTS_MAX || self.calls.held() >= CALLS_MAX || self.groups.len() >= 1 << 20
     }
 
     /// True when there is nothing to flush.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty() && self.calls_held == 0 && self.spilled.is_empty()
+        self.slots.is_empty() && self.calls.held() == 0 && self.spilled.is_empty()
     }
 
     /// Adds a batch of flow records of one unit.
@@ -537,15 +530,7 @@ impl Summer {
         row.unit = self.unit_index(unit);
         row.position = position;
         let account = self.strings.index(account);
-        let key = (account, row.time.hour().0);
-        if self.calls.get(self.calls_recent).is_none_or(|recent| recent.0 != key) {
-            self.calls_recent = *self.calls_of.entry(key).or_insert_with(|| {
-                self.calls.push((key, Vec::new()));
-                self.calls.len() - 1
-            });
-        }
-        self.calls[self.calls_recent].1.push(row);
-        self.calls_held += 1;
+        self.calls.add(account, &row);
     }
 
     /// Empties the table into blocks, sorted by (day, account, hour).
@@ -568,7 +553,8 @@ impl Summer {
             rank[group as usize] = ranked.len() as u32 - 1;
         }
         let (starts, sorted) = self.sorted(&rank, ranked.len());
-        let mut calls: HashMap<(u32, i32), Vec<ApiRow>> = std::mem::take(&mut self.calls).into_iter().collect();
+        let (groups, forms) = self.calls.take();
+        let mut calls: HashMap<(u32, i32), CallGroup> = groups.into_iter().map(|group| (group.key, group)).collect();
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut blocks = std::mem::take(&mut self.spilled);
         let mut group = 0;
@@ -576,12 +562,12 @@ impl Summer {
             let (account, hour) = (head.account, head.hour);
             let first = group;
             group += ranked[first..].iter().take_while(|g| (g.account, g.hour) == (account, hour)).count();
-            let rows = calls.remove(&(account, hour)).unwrap_or_default();
+            let of_hour = calls.remove(&(account, hour)).unwrap_or_default();
             let range = starts[first] as usize..starts[group] as usize;
-            blocks.push(self.block(account, hour, &sorted[range], &rank, &ranked, rows, &mut scratch));
+            blocks.push(self.block(account, hour, &sorted[range], &rank, &ranked, (&of_hour, &forms), &mut scratch));
         }
-        for ((account, hour), rows) in calls {
-            blocks.push(self.block(account, hour, &[], &rank, &ranked, rows, &mut scratch));
+        for ((account, hour), group) in calls {
+            blocks.push(self.block(account, hour, &[], &rank, &ranked, (&group, &forms), &mut scratch));
         }
         blocks.sort_by(|a, b| (a.hour.day(), &a.account, a.hour).cmp(&(b.hour.day(), &b.account, b.hour)));
         (self.sorted, self.scratch) = (sorted, scratch);
@@ -599,9 +585,6 @@ impl Summer {
         self.v6 = Pool::default();
         self.packet_addrs = Pool::default();
         self.units.clear();
-        self.calls_held = 0;
-        self.calls_of.clear();
-        self.calls_recent = 0;
         self.recent.clear();
         self.recent_of = None;
         self.strings = Interner::default();
@@ -655,7 +638,7 @@ impl Summer {
         sorted: &[Sorted],
         rank: &[u32],
         ranked: &[Group],
-        calls: Vec<ApiRow>,
+        calls: (&CallGroup, &Forms),
         scratch: &mut Scratch,
     ) -> Block {
         let mut writer = crate::block::BlockWriter::new(&self.strings.items, &self.units, scratch);
@@ -691,7 +674,7 @@ impl Summer {
                 seen: &self.seen[one.slot as usize][..usize::from(slot.seen_count)],
             });
         }
-        writer.calls(calls);
+        writer.calls(calls.0, calls.1);
         writer.finish(self.strings.items.get(account as usize).map_or("", |a| a), Hour(hour))
     }
 
@@ -773,28 +756,50 @@ struct Interner {
     hasher: DefaultHashBuilder,
     /// Texts seen of late, at a place that their length and ends say: most texts of a record were in one just before, and
     /// need no real hash then.
-    recent: Vec<u32>,
+    recent: Vec<Recent>,
+}
+
+/// A text that was seen of late; a copy lies here, so that a look at it is one at memory that was just used.
+#[derive(Clone, Debug)]
+struct Recent {
+    index: u32,
+    len: u32,
+    /// Its bytes, if there is room.
+    bytes: [u8; RECENT_BYTES],
 }
 
 /// Texts that are remembered as recent; a power of two.
-const RECENT: usize = 1 << 12;
+const RECENT: usize = 1 << 10;
+/// Longest text that is compared in place.
+const RECENT_BYTES: usize = 120;
 
 impl Interner {
     fn index(&mut self, text: &str) -> u32 {
-        let (Some(first), Some(last)) = (text.as_bytes().first_chunk(), text.as_bytes().last_chunk()) else {
-            return self.hashed(text);
-        };
+        let bytes = text.as_bytes();
         if self.recent.is_empty() {
-            self.recent.resize(RECENT, NONE);
+            self.recent.resize(RECENT, Recent { index: NONE, len: NONE, bytes: [0; RECENT_BYTES] });
         }
-        let ends = u64::from_le_bytes(*first).rotate_left(29) ^ u64::from_le_bytes(*last) ^ text.len() as u64;
-        let place = (ends.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % RECENT;
-        let known = self.recent[place];
-        if self.items.get(known as usize).is_some_and(|item| &**item == text) {
-            return known;
+        let ends = match (bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(first), Some(last)) => u64::from_le_bytes(*first).rotate_left(29) ^ u64::from_le_bytes(*last),
+            _ => bytes.iter().fold(0, |ends, byte| ends << 8 | u64::from(*byte)),
+        };
+        let place = ((ends ^ bytes.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % RECENT;
+        let recent = &self.recent[place];
+        if recent.len as usize == bytes.len() {
+            let known = match recent.bytes.get(..bytes.len()) {
+                Some(known) => known == bytes,
+                None => self.items.get(recent.index as usize).is_some_and(|item| &**item == text),
+            };
+            if known {
+                return recent.index;
+            }
         }
         let index = self.hashed(text);
-        self.recent[place] = index;
+        let recent = &mut self.recent[place];
+        (recent.index, recent.len) = (index, u32::try_from(bytes.len()).unwrap_or(NONE));
+        if let Some(room) = recent.bytes.get_mut(..bytes.len()) {
+            room.copy_from_slice(bytes);
+        }
         index
     }
 

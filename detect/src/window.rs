@@ -711,19 +711,17 @@ pub fn is_denied(error: &str) -> bool {
 
 fn principals(hour: &AccountHour) -> Vec<PrincipalHour<'_>> {
     const NOT_THEIRS: u16 = call_marks::SERVICE_CALL | call_marks::DRY_RUN;
-    let mut rows: Vec<(&str, u32)> = Vec::new();
-    for (at, row) in hour.calls.iter().enumerate() {
+    // The order of indices is that of the texts.
+    let mut rows: Vec<(u32, u32)> = Vec::new();
+    for (row, at) in hour.calls.iter().zip(0..) {
         if row.step != NONE && row.principal != NONE && row.marks & NOT_THEIRS == 0 {
-            rows.push((hour.text(row.principal), at as u32));
+            rows.push((row.principal, at));
         }
     }
     rows.sort_unstable();
     let mut principals: Vec<PrincipalHour<'_>> = Vec::new();
-    for (principal, row) in rows {
-        match principals.last_mut() {
-            Some(last) if last.principal == principal => last.rows.push(row),
-            _ => principals.push(PrincipalHour { principal, rows: vec![row] }),
-        }
+    for one in rows.chunk_by(|a, b| a.0 == b.0) {
+        principals.push(PrincipalHour { principal: hour.text(one[0].0), rows: one.iter().map(|row| row.1).collect() });
     }
     principals
 }
