@@ -24,7 +24,6 @@ mod key_counts;
 pub mod merge;
 pub mod novelty;
 pub mod ports;
-pub mod prefetch;
 pub mod profile;
 pub mod sum;
 pub mod suppression;

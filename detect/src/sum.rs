@@ -14,6 +14,7 @@ use std::hash::BuildHasher as _;
 use std::ops::Range;
 
 use flowtrail_ingest::flow::batch::{ABSENT, marks};
+use flowtrail_ingest::prefetch::prefetch;
 use flowtrail_ingest::{EventTime, FlowBatch, Hour, Ip, Names, UnitId};
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
@@ -22,7 +23,6 @@ use crate::block::{Block, Scratch};
 use crate::calls::{CallGroup, Calls, Forms};
 use crate::hour::{ApiRow, NONE};
 use crate::ports::is_service;
-use crate::prefetch::prefetch;
 
 /// What the reader knows of the unit whose records it adds.
 #[derive(Clone, Debug)]

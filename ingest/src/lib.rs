@@ -10,7 +10,7 @@ pub mod flow;
 pub mod fuzzing;
 pub mod inflate;
 pub mod ip;
-mod prefetch;
+pub mod prefetch;
 pub mod sniff;
 pub mod source;
 pub mod time;

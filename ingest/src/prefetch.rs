@@ -4,7 +4,7 @@
 
 /// Asks for the cache line at `slice[index]`; does nothing when the index is outside or the processor has no such hint.
 #[inline]
-pub(crate) fn prefetch<T>(slice: &[T], index: usize) {
+pub fn prefetch<T>(slice: &[T], index: usize) {
     #[cfg(target_arch = "x86_64")]
     if let Some(item) = slice.get(index) {
         // SAFETY: a prefetch never faults and changes no state that a program can see; the pointer is that of a live

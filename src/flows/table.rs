@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hash};
 
-use flowtrail_detect::prefetch::prefetch;
+use flowtrail_ingest::prefetch::prefetch;
 use hashbrown::DefaultHashBuilder;
 
 /// A value that can say that it is none.
