@@ -807,7 +807,7 @@ fn speed_of_a_look() {
         });
     }
     let count = 50_000;
-    let calls = (0..count).map(|n| crate::hour::ApiRow { id: u128::from(n), ..sample.calls[0].clone() }).collect();
+    let calls = (0..count).map(|n| crate::hour::ApiRow { id: u128::from(n), ..sample.calls[0] }).collect();
     let hour = AccountHour { conversations: Vec::new(), calls, ..sample };
     let mut lane = Lane::default();
     per("calls, window and learning", count, &mut || lane.learn(&hour));

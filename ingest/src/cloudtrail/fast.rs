@@ -213,7 +213,7 @@ impl Walk<'_> {
             match value.byte() {
                 b'"' => {
                     at += 3;
-                    span = (span.0 + 1 | STRING, span.1 - 1);
+                    span = ((span.0 + 1) | STRING, span.1 - 1);
                 }
                 open @ (b'{' | b'[') => {
                     let inside = WITHIN[slot as usize];
