@@ -307,7 +307,9 @@ impl<'a> SegmentReader<'a> {
         let (version, stored_len, len) =
             (u16::from_le_bytes(version), u32::from_le_bytes(stored_len) as usize, u32::from_le_bytes(len) as usize);
         if version != VERSION {
-            return Err(self.error(format!("version {version}, this flowtrail reads {VERSION}: delete the state and replay the logs")));
+            return Err(self.error(format!(
+                "version {version}, this flowtrail reads {VERSION}: delete the state with the tables beside it, and replay the logs"
+            )));
         }
         if stored_len > STORED_MAX || len > FRAME_BYTES_MAX {
             return Err(self.error(format!("claims {stored_len} stored and {len} real bytes, a frame has at most {FRAME_BYTES_MAX}")));
