@@ -1,8 +1,13 @@
 //! What ordinary tests do with the body of a fuzz target: the seeds as they are, then seeds damaged in a fixed way. It
 //! needs no nightly compiler and finds less than `fuzz/run`. Included by the crates' `fuzzing` modules.
 
+#[test]
+fn bodies_hold_on_damaged_seeds() {
+    super::TARGETS.into_iter().for_each(|target| batter(target, super::ROUNDS));
+}
+
 /// Runs a body on its seeds and on `rounds` damaged ones; says which input it was when the body panics.
-pub(crate) fn batter((name, body, seeds): super::Target, rounds: usize) {
+fn batter((name, body, seeds): super::Target, rounds: usize) {
     let seeds = seeds();
     assert!(!seeds.is_empty(), "{name} has no seeds");
     let run = |input: &[u8]| {

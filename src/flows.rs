@@ -206,11 +206,7 @@ impl SeenInterface {
     fn own(&self) -> Option<Ip> {
         match self.shared {
             // An interface's own address in a flow log is its private one.
-            [Some(a), Some(b)] if a != b => match (a.is_private(), b.is_private()) {
-                (true, false) => Some(a),
-                (false, true) => Some(b),
-                _ => None,
-            },
+            [Some(a), Some(b)] if a != b => a.only_private(b),
             [Some(a), _] | [None, Some(a)] => Some(a),
             [None, None] => None,
         }

@@ -151,15 +151,21 @@ impl Inputs {
         Ok(listed)
     }
 
-    /// The bytes of a unit, in memory that is there already where that helps.
+    /// The bytes of a unit, in place of what `into` holds: its memory is used where that helps.
     ///
     /// # Errors
     /// In words.
     pub fn fetch_into(&self, announced: &Announced, into: &mut Vec<u8>) -> anyhow::Result<()> {
-        if announced.bucket.is_none() {
-            return folder::read_into(&announced.object.key, into).map_err(|error| Unreadable(error).into());
+        match &announced.bucket {
+            None => folder::read_into(&announced.object.key, into).map_err(Unreadable)?,
+            #[cfg(feature = "s3")]
+            Some(bucket) => match &self.s3 {
+                Some(s3) => *into = s3.get_listed(bucket, &announced.object)?.into(),
+                None => anyhow::bail!("no S3 client"),
+            },
+            #[cfg(not(feature = "s3"))]
+            Some(_) => anyhow::bail!("this build cannot read s3://: build it with --features s3"),
         }
-        *into = self.fetch(announced)?;
         Ok(())
     }
 
@@ -168,16 +174,9 @@ impl Inputs {
     /// # Errors
     /// In words.
     pub fn fetch(&self, announced: &Announced) -> anyhow::Result<Vec<u8>> {
-        match &announced.bucket {
-            None => folder::read(&announced.object.key).map_err(|error| Unreadable(error).into()),
-            #[cfg(feature = "s3")]
-            Some(bucket) => match &self.s3 {
-                Some(s3) => Ok(s3.get_listed(bucket, &announced.object)?.into()),
-                None => anyhow::bail!("no S3 client"),
-            },
-            #[cfg(not(feature = "s3"))]
-            Some(_) => anyhow::bail!("this build cannot read s3://: build it with --features s3"),
-        }
+        let mut bytes = Vec::new();
+        self.fetch_into(announced, &mut bytes)?;
+        Ok(bytes)
     }
 }
 

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use flowtrail_detect::{AccountProfiles, Block, Finding, Fleet, Learning};
 use flowtrail_enrich::{Fact, Words};
 use flowtrail_ingest::{Day, EventTime, Hour, UnitId};
@@ -113,6 +113,12 @@ pub struct Run {
 }
 
 impl Run {
+    /// The error for a file that ends before its blocks do.
+    pub fn too_short(&self, state: &dyn Store) -> anyhow::Error {
+        let state = state.describe();
+        anyhow!("{} in {state} is shorter than its index says: the state is damaged; delete it and replay the logs", self.key)
+    }
+
     fn bytes(&self) -> u64 {
         self.blocks.iter().map(|b| b.len).sum()
     }
@@ -558,10 +564,7 @@ impl Lane {
             Some(Block { account: r.account.clone(), hour: r.hour, bytes })
         };
         let blocks: Option<Vec<Block>> = run.blocks.iter().map(block).collect();
-        blocks.with_context(|| {
-            let state = self.state.describe();
-            format!("{} in {state} is shorter than its index says: the state is damaged; delete it and replay the logs", run.key)
-        })
+        blocks.ok_or_else(|| run.too_short(&*self.state))
     }
 
     fn write_runs_by(&mut self, blocks: Vec<Block>, unwritten: bool, put_by: &mut Vec<Run>) -> Result<()> {

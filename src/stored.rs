@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use flowtrail_detect::BlockView;
 use flowtrail_ingest::{Day, Hour};
 use flowtrail_sink::Store;
@@ -128,7 +128,7 @@ impl<'a> StoredDay<'a> {
             let (place, len) = (buffer.len(), last.offset + last.len - first.offset);
             self.state.append_range(&first.run.key, first.offset, len, buffer)?;
             if (buffer.len() - place) as u64 != len {
-                return self.too_short(first.run);
+                return Err(first.run.too_short(&**self.state));
             }
             stretches.push((&first.run.key, first.offset, place));
         }
@@ -146,7 +146,7 @@ impl<'a> StoredDay<'a> {
                     })
                 }
             };
-            let Some(bytes) = bytes else { return self.too_short(entry.run) };
+            let Some(bytes) = bytes else { return Err(entry.run.too_short(&**self.state)) };
             let view = BlockView { account: entry.account, hour: entry.hour, bytes, new: entry.run.new };
             match hours.last_mut() {
                 Some(last) if (last.account, last.hour) == (entry.account, entry.hour) => {
@@ -174,11 +174,6 @@ impl<'a> StoredDay<'a> {
             self.read(piece, &mut buffer)?.into_iter().try_for_each(&mut *each)?;
         }
         Ok(())
-    }
-
-    fn too_short<T>(&self, run: &Run) -> Result<T> {
-        let state = self.state.describe();
-        bail!("{} in {state} is shorter than its index says: the state is damaged; delete it and replay the logs", run.key)
     }
 }
 

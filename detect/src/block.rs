@@ -6,6 +6,7 @@
 //! lengths ([`RowBytes::words`]): a day has millions of them. Frames around a block carry its
 //! hash; a block that does not decode is a broken state file, never bad input.
 
+use flowtrail_ingest::leb128::{self, put};
 use flowtrail_ingest::{EventTime, Hour, Ip, UnitId};
 
 use crate::calls::{self, CallGroup, Forms, Locals, Numbers};
@@ -314,14 +315,6 @@ impl ApiRow {
     }
 }
 
-pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
 /// The bytes of one conversation in the making.
 struct RowBytes<'a> {
     bytes: &'a mut [u8; ROW_ROOM],
@@ -494,12 +487,6 @@ impl<'a> Reader<'a> {
         Some(slice)
     }
     #[inline]
-    fn byte(&mut self) -> Option<u8> {
-        let byte = *self.bytes.get(self.at)?;
-        self.at += 1;
-        Some(byte)
-    }
-    #[inline]
     pub(crate) fn int(&mut self) -> Option<u64> {
         let word = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk).map(|b| u64::from_le_bytes(*b));
         if let Some((value, length)) = word.and_then(unpack) {
@@ -511,15 +498,9 @@ impl<'a> Reader<'a> {
     /// The plain way: for integers of more than eight bytes, and near the end.
     #[cold]
     fn long_int(&mut self) -> Option<u64> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Some(value);
-            }
-        }
-        None
+        let (value, length) = leb128::take(self.bytes.get(self.at..)?)?;
+        self.at += length;
+        Some(value)
     }
     #[inline]
     pub(crate) fn index(&mut self) -> Option<u32> {

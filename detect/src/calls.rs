@@ -10,15 +10,16 @@
 //! the number of its who and of its what; then all else of each: id as 16 bytes, seconds since the hour began, event id (0
 //! none, 1 and 16 bytes, else the number among the odd ones + 2), unit, position.
 
-use std::hash::{BuildHasher as _, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
+use flowtrail_ingest::leb128::put;
 use flowtrail_ingest::{EventTime, Hour};
-use hashbrown::hash_table::Entry;
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::HashMap;
 
-use crate::block::{Reader, put};
+use crate::block::Reader;
 use crate::event_id::EventId;
 use crate::hour::{ApiRow, NONE, call_marks};
+use crate::pool::Pool;
 
 /// Who made a call, and from where; texts as in [`ApiRow`].
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -66,35 +67,6 @@ impl Hash for What {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let [a, b, c, d, e, f, g] = self.texts.map(u64::from);
         [a << 32 | b, c << 32 | d, e << 32 | f, g << 16 | u64::from(self.marks)].into_iter().for_each(|word| state.write_u64(word));
-    }
-}
-
-/// Distinct values, numbered in order of first sight.
-#[derive(Debug, Default)]
-struct Pool<T> {
-    items: Vec<T>,
-    /// Indices of `items`, by hash.
-    of: HashTable<u32>,
-    hasher: DefaultHashBuilder,
-}
-
-impl<T: Copy + Eq + Hash> Pool<T> {
-    fn index(&mut self, value: T) -> u32 {
-        let Self { items, of, hasher } = self;
-        match of.entry(hasher.hash_one(value), |at| items[*at as usize] == value, |at| hasher.hash_one(items[*at as usize])) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(free) => {
-                let index = items.len() as u32;
-                free.insert(index);
-                items.push(value);
-                index
-            }
-        }
-    }
-
-    fn take(&mut self) -> Vec<T> {
-        self.of.clear();
-        std::mem::take(&mut self.items)
     }
 }
 

@@ -23,6 +23,7 @@ pub mod judge;
 mod key_counts;
 pub mod merge;
 pub mod novelty;
+mod pool;
 pub mod ports;
 pub mod profile;
 pub mod sum;

@@ -22,6 +22,7 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use crate::block::{Block, Scratch};
 use crate::calls::{CallGroup, Calls, Forms};
 use crate::hour::{ApiRow, NONE};
+use crate::pool::Pool;
 use crate::ports::is_service;
 
 /// What the reader knows of the unit whose records it adds.
@@ -815,42 +816,6 @@ impl Interner {
                 index
             }
         }
-    }
-}
-
-/// Distinct values, numbered in order of first sight.
-#[derive(Debug)]
-struct Pool<T> {
-    items: Vec<T>,
-    of: HashMap<T, u32>,
-}
-
-impl<T> Default for Pool<T> {
-    fn default() -> Self {
-        Self { items: Vec::new(), of: HashMap::new() }
-    }
-}
-
-impl<T: Copy + Eq + std::hash::Hash> Pool<T> {
-    fn index(&mut self, value: T) -> u32 {
-        *self.of.entry(value).or_insert_with(|| {
-            self.items.push(value);
-            (self.items.len() - 1) as u32
-        })
-    }
-
-    /// The place of each value among all, sorted.
-    fn ranks(&self) -> Vec<u32>
-    where
-        T: Ord,
-    {
-        let mut order: Vec<u32> = (0..self.items.len() as u32).collect();
-        order.sort_unstable_by_key(|i| self.items[*i as usize]);
-        let mut ranks = vec![0; order.len()];
-        for (rank, index) in order.iter().enumerate() {
-            ranks[*index as usize] = rank as u32;
-        }
-        ranks
     }
 }
 

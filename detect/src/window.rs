@@ -596,11 +596,7 @@ impl Sides {
                 (true, false) => (Some(a), true),
                 (false, true) => (Some(b), true),
                 // An interface's own address in a flow log is its private one.
-                _ => match (a.is_private(), b.is_private()) {
-                    (true, false) => (Some(a), false),
-                    (false, true) => (Some(b), false),
-                    _ => (None, false),
-                },
+                _ => (a.only_private(b), false),
             },
             [Some(a), _] | [None, Some(a)] => (Some(a), held(a)),
             [None, None] => (None, false),

@@ -120,14 +120,10 @@ fn list_seeds() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
+/// Damaged seeds of each target, in ordinary tests.
+#[cfg(test)]
+const ROUNDS: usize = 1500;
+
 #[cfg(test)]
 #[path = "../../fuzz/batter.rs"]
 mod batter;
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn bodies_hold_on_damaged_seeds() {
-        super::TARGETS.into_iter().for_each(|target| super::batter::batter(target, 1500));
-    }
-}

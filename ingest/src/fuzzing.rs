@@ -18,17 +18,10 @@ pub const TARGETS: [Target; 8] = [
     ("gzip", inflate::fuzzing::members, inflate::fuzzing::member_seeds),
 ];
 
+/// Damaged seeds of each target, in ordinary tests.
+#[cfg(test)]
+const ROUNDS: usize = 1500;
+
 #[cfg(test)]
 #[path = "../../fuzz/batter.rs"]
 mod batter;
-
-#[cfg(test)]
-mod tests {
-    use super::TARGETS;
-    use super::batter::batter;
-
-    #[test]
-    fn bodies_hold_on_damaged_seeds() {
-        TARGETS.into_iter().for_each(|target| batter(target, 1500));
-    }
-}

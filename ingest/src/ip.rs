@@ -48,6 +48,15 @@ impl Ip {
     pub fn neighbourhood(self) -> Self {
         if self.is_v4() { Self(self.0 & !0xff) } else { Self(self.0 >> 80 << 80) }
     }
+    /// The private one of two addresses, if the other is none.
+    #[must_use]
+    pub fn only_private(self, other: Self) -> Option<Self> {
+        match (self.is_private(), other.is_private()) {
+            (true, false) => Some(self),
+            (false, true) => Some(other),
+            _ => None,
+        }
+    }
     /// Private, loopback, link-local, shared or unique-local: never routed on the internet.
     #[must_use]
     #[inline]

@@ -10,6 +10,7 @@ pub mod flow;
 pub mod fuzzing;
 pub mod inflate;
 pub mod ip;
+pub mod leb128;
 pub mod prefetch;
 pub mod sniff;
 pub mod source;

@@ -78,18 +78,10 @@ pub fn walk_where<P: AsRef<Path>>(inputs: &[P], enter: Enter<'_>) -> Walk {
     walk
 }
 
-/// The bytes of a file.
+/// The bytes of a file, in place of what `into` holds.
 ///
 /// # Errors
-/// What the file system says.
-pub fn read(path: &str) -> io::Result<Vec<u8>> {
-    fs::read(path)
-}
-
-/// [`read`] into memory that is there already.
-///
-/// # Errors
-/// As there; `into` is empty then.
+/// What the file system says; `into` is empty then.
 pub fn read_into(path: &str, into: &mut Vec<u8>) -> io::Result<()> {
     into.clear();
     let mut file = fs::File::open(path)?;
@@ -221,7 +213,9 @@ mod tests {
         assert_eq!(keys(&named, root), ["/.hidden", "/z.json"]);
         assert_eq!(named.problems.len(), 1);
         assert_eq!(named.problems[0].kind, io::ErrorKind::NotFound);
-        assert_eq!(read(&named.objects[1].key).unwrap(), b"z.json");
+        let mut bytes = b"of another file".to_vec();
+        read_into(&named.objects[1].key, &mut bytes).unwrap();
+        assert_eq!(bytes, b"z.json");
         assert_eq!(walk(&[root, root]), walk(&[root]));
         let without = walk_where(&[root], &|folder| !folder.ends_with("AWSLogs"));
         // By the link it has another name, which nobody keeps out.

@@ -7,6 +7,7 @@
 //! (`DELTA_BINARY_PACKED`), which no dictionary could shorten.
 
 use bytes::Bytes;
+use flowtrail_ingest::leb128;
 use hashbrown::HashMap;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::column::writer::ColumnCloseResult;
@@ -514,7 +515,7 @@ fn page_header(out: &mut Vec<u8>, kind: PageKind, [uncompressed, compressed, val
     const END: u8 = 0;
     let int = |out: &mut Vec<u8>, value: usize| {
         out.push(1 << 4 | INT);
-        varint(out, (value as u64) << 1);
+        leb128::put(out, (value as u64) << 1);
     };
     // DATA_PAGE is 0, DICTIONARY_PAGE 2.
     int(out, if kind == PageKind::Data { 0 } else { 2 });
@@ -558,12 +559,12 @@ fn levels<T: Copy + PartialEq>(body: &mut Vec<u8>, values: &[T], nulls: bool, ab
         if is_run(alike[0]) {
             run(body, u32::from(alike[0] & 1), 8 * alike.len() as u64, 1);
         } else {
-            varint(body, (alike.len() as u64) << 1 | 1);
+            leb128::put(body, (alike.len() as u64) << 1 | 1);
             body.extend_from_slice(alike);
         }
     }
     if !rest.is_empty() {
-        varint(body, 1 << 1 | 1);
+        leb128::put(body, 1 << 1 | 1);
         body.push(byte(rest));
     }
 }
@@ -598,7 +599,7 @@ fn hybrid(body: &mut Vec<u8>, values: &[u32], width: u32) {
             to = (to + 8).min(values.len());
         }
         let groups = (to - from).div_ceil(8);
-        varint(body, (groups as u64) << 1 | 1);
+        leb128::put(body, (groups as u64) << 1 | 1);
         pack(body, &values[from..to], width);
         from = to;
     }
@@ -616,7 +617,7 @@ fn is_run(values: &[u32]) -> bool {
 }
 
 fn run(body: &mut Vec<u8>, value: u32, count: u64, width: u32) {
-    varint(body, count << 1);
+    leb128::put(body, count << 1);
     body.extend_from_slice(&value.to_le_bytes()[..width.div_ceil(8) as usize]);
 }
 
@@ -661,11 +662,11 @@ const PART: usize = 32;
 /// `DELTA_BINARY_PACKED` (parquet-format, Encodings.md).
 fn differences(body: &mut Vec<u8>, values: &[u32]) {
     let zigzag = |n: i64| (n << 1 ^ n >> 63) as u64;
-    varint(body, BLOCK as u64);
-    varint(body, (BLOCK / PART) as u64);
-    varint(body, values.len() as u64);
+    leb128::put(body, BLOCK as u64);
+    leb128::put(body, (BLOCK / PART) as u64);
+    leb128::put(body, values.len() as u64);
     let mut last = i64::from(values.first().copied().unwrap_or(0));
-    varint(body, zigzag(last));
+    leb128::put(body, zigzag(last));
     let mut steps = [0i64; BLOCK];
     let mut packed = [0u32; PART];
     for block in values.get(1..).unwrap_or_default().chunks(BLOCK) {
@@ -675,7 +676,7 @@ fn differences(body: &mut Vec<u8>, values: &[u32]) {
             last = i64::from(*value);
             least = least.min(*step);
         }
-        varint(body, zigzag(least));
+        leb128::put(body, zigzag(least));
         let widths = body.len();
         body.extend_from_slice(&[0; BLOCK / PART]);
         for (n, part) in steps[..block.len()].chunks(PART).enumerate() {
@@ -708,14 +709,6 @@ fn pack_wide(body: &mut Vec<u8>, part: &[i64], least: i64) {
             held -= 8;
         }
     }
-}
-
-fn varint(body: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        body.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    body.push(value as u8);
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
 
 use super::FlowError;
 use crate::inflate::Inflater;
+use crate::leb128;
 
 /// What a page header says, as far as it is needed.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -138,15 +139,9 @@ impl Thrift<'_> {
     }
 
     fn varint(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Some(value);
-            }
-        }
-        None
+        let (value, length) = leb128::take(self.bytes.get(self.at..)?)?;
+        self.at += length;
+        Some(value)
     }
 
     fn zigzag(&mut self) -> Option<i64> {
