@@ -18,10 +18,17 @@ pub(in crate::flow) struct Chunk {
     pub bad: u64,
     /// Per hot column the rows that have no value there.
     absent: [u64; HOT],
+    /// Rows whose inner addresses have the very bytes of the outer ones.
+    inner_same: u64,
     /// Rows whose sticky columns have the very bytes of the row before.
     same: u64,
     fields: Fields,
     addresses: [[u32; ROWS]; 4],
+    /// As in a batch.
+    marks: [u16; ROWS],
+    ports: [u32; ROWS],
+    protocol: [u8; ROWS],
+    tcp_flags: [u8; ROWS],
     /// Rows that bear a word: see `marks` of the same names.
     reject: u64,
     nodata: u64,
@@ -45,9 +52,14 @@ impl Chunk {
         Self {
             bad: 0,
             absent: [0; HOT],
+            inner_same: 0,
             same: 0,
             fields: Fields::new(),
             addresses: [[0; ROWS]; 4],
+            marks: [0; ROWS],
+            ports: [0; ROWS],
+            protocol: [0; ROWS],
+            tcp_flags: [0; ROWS],
             reject: 0,
             nodata: 0,
             skipdata: 0,
@@ -71,22 +83,52 @@ impl Chunk {
             let failed = lanes.addresses(run, *column, &mut self.addresses[address_slot(*hot)]);
             self.failures(plan, run, *hot, *column, failed);
         }
-        for ([first, second], column) in &plan.pairs {
-            if let Ok([a, b]) = self.addresses.get_disjoint_mut([address_slot(*first), address_slot(*second)]) {
-                let failed = lanes.address_pairs(run, *column, a, b) & all(run.rows);
-                self.failures(plan, run, *first, *column, failed);
-                self.failures(plan, run, *second, *column + 1, failed);
-            }
+        for (pair, column) in &plan.pairs {
+            self.pair(lanes, plan, run, *pair, *column, all(run.rows));
         }
+        self.inner(lanes, plan, run);
         lanes.fields(run, &plan.slots, &mut self.fields);
         self.settle(plan, run, limit);
+        self.finish(plan);
+    }
+
+    /// Converts two neighbouring columns of addresses in some rows.
+    #[inline(always)]
+    fn pair<L: Lanes>(&mut self, lanes: L, plan: &Plan, run: Run<'_>, [first, second]: [Hot; 2], column: usize, rows: u64) {
+        if let Ok([a, b]) = self.addresses.get_disjoint_mut([address_slot(first), address_slot(second)]) {
+            let failed = lanes.address_pairs(run, column, rows, a, b) & rows;
+            self.failures(plan, run, first, column, failed);
+            self.failures(plan, run, second, column + 1, failed);
+        }
+    }
+
+    /// Inner addresses: those that repeat the outer ones, which were read before, are not read again.
+    #[inline(always)]
+    fn inner<L: Lanes>(&mut self, lanes: L, plan: &Plan, run: Run<'_>) {
+        self.inner_same = 0;
+        let Some([outer, inner]) = plan.inner else { return };
+        let text = |from: usize| run.text.get(from..from + 64).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 64]);
+        let mut same = 0u64;
+        run.each(outer, outer + 1, |row, from, to| {
+            let (inner_from, _) = run.span(row, inner);
+            let (_, inner_to) = run.span(row, inner + 1);
+            let alike =
+                (to - from == inner_to.wrapping_sub(inner_from)) & (to - from <= 64) & lanes.same(text(from), text(inner_from), to - from);
+            same |= u64::from(alike) << row;
+        });
+        // Also where the outer ones are no IPv4 addresses: such a row is bad, or has none.
+        self.inner_same = same & all(run.rows);
+        let rest = all(run.rows) & !self.inner_same;
+        if rest != 0 {
+            self.pair(lanes, plan, run, [Hot::PktSrc, Hot::PktDst], inner, rest);
+        }
     }
 
     /// What follows from the values of numbers and words.
     #[inline(always)]
     fn settle(&mut self, plan: &Plan, run: Run<'_>, limit: i64) {
         let rows = all(run.rows);
-        for (at, slot) in plan.slots.iter().enumerate().take(SLOTS) {
+        for (at, slot) in plan.slots.list.iter().enumerate().take(SLOTS) {
             let (mut failed, second) = (self.fields.failed[at] & rows, self.fields.second[at] & rows);
             match slot.hot {
                 // The upper half of a time: the lower half has its failures.
@@ -117,7 +159,11 @@ impl Chunk {
                 *time += *upper * 100_000_000;
             }
             // Milliseconds, and what is out of range, are left to the plain path.
-            failed |= u64::try_from(limit.min(SECONDS_MAX)).map_or(u64::MAX, |limit| over(lower, limit)) & all(run.rows);
+            // (Not `map_or`: a closure given to a function of the library would be compiled for any machine.)
+            failed |= match u64::try_from(limit.min(SECONDS_MAX)) {
+                Ok(limit) => over(lower, limit) & all(run.rows),
+                Err(_) => all(run.rows),
+            };
         }
         self.failures(plan, run, slot.hot, slot.column as usize, failed);
     }
@@ -218,14 +264,14 @@ impl Chunk {
         let taken = batch.account.len() - before;
         let rows = rows.start..rows.start + taken;
         let base = batch.marks.len();
-        self.marks(rows.clone(), batch);
+        batch.marks.extend_from_slice(&self.marks[rows.clone()]);
         batch.line.extend((0..taken as u64).map(|n| u32::try_from(line + n).unwrap_or(u32::MAX)));
         batch.src.extend_from_slice(&self.addresses[0][rows.clone()]);
         batch.dst.extend_from_slice(&self.addresses[1][rows.clone()]);
         let number = |hot: Hot| &self.fields.values[plan.slot_of[hot as usize]][rows.clone()];
-        batch.ports.extend(number(Hot::SrcPort).iter().zip(number(Hot::DstPort)).map(|(s, d)| (*s as u32) << 16 | *d as u32));
-        batch.protocol.extend(number(Hot::Protocol).iter().map(|n| *n as u8));
-        batch.tcp_flags.extend(number(Hot::TcpFlags).iter().map(|n| *n as u8));
+        batch.ports.extend_from_slice(&self.ports[rows.clone()]);
+        batch.protocol.extend_from_slice(&self.protocol[rows.clone()]);
+        batch.tcp_flags.extend_from_slice(&self.tcp_flags[rows.clone()]);
         batch.packets.extend_from_slice(number(Hot::Packets));
         batch.bytes.extend_from_slice(number(Hot::Bytes));
         batch.start.extend(number(Hot::Start).iter().map(|n| *n as i64));
@@ -236,45 +282,40 @@ impl Chunk {
 
     /// Account and interface of a row; `None` if they are no text.
     fn names(&self, plan: &Plan, run: Run<'_>, row: usize, names: &mut Interner<'_>) -> Option<(u32, u32)> {
-        let text = |column: Option<usize>| match column.map(|c| run.field(row, c)) {
-            None | Some(b"-") => Some(None),
-            Some(bytes) => std::str::from_utf8(bytes).ok().map(Some),
-        };
-        let (account, interface) = (text(plan.account)?, text(plan.interface)?);
-        Some((names.account(account.filter(|a| *a != "unknown")), names.interface(interface)))
+        let field = |column: Option<usize>| column.map(|c| run.field(row, c)).filter(|bytes| *bytes != b"-");
+        names.both(field(plan.account).filter(|account| *account != b"unknown"), field(plan.interface))
     }
 
-    /// Appends the marks of some rows, and blanks the addresses of those that have only one.
-    fn marks(&mut self, rows: Range<usize>, batch: &mut FlowBatch) {
-        let some = all(rows.len()) << rows.start;
-        let mut every = 0;
-        let mut mixed: [(u16, u64); 10] = [(0, 0); 10];
+    /// Marks and small numbers of all rows, as a batch has them.
+    #[inline(always)]
+    fn finish(&mut self, plan: &Plan) {
         let words = [(marks::REJECT, self.reject), (marks::NODATA, self.nodata), (marks::SKIPDATA, self.skipdata)];
         let ways = [(marks::EGRESS, self.egress), (marks::INGRESS, self.ingress)];
         let there = THERE.map(|(mark, a, b)| (mark, !(self.absent[a as usize] | self.absent[b as usize])));
-        let mut count = 0;
-        for (mark, bits) in words.into_iter().chain(ways).chain(there) {
-            match bits & some {
-                0 => {}
-                bits if bits == some => every |= mark,
-                bits => {
-                    mixed[count] = (mark, bits);
-                    count += 1;
-                }
+        let every =
+            words.iter().chain(&ways).chain(&there).fold(0, |every, (mark, rows)| every | if *rows == u64::MAX { *mark } else { 0 });
+        self.marks = [every; ROWS];
+        for (mark, rows) in words.into_iter().chain(ways).chain(there).filter(|(_, rows)| *rows != 0 && *rows != u64::MAX) {
+            for (row, marks) in self.marks.iter_mut().enumerate() {
+                *marks |= mark * (rows >> row & 1) as u16;
             }
         }
-        let base = batch.marks.len();
-        batch.marks.resize(base + rows.len(), every);
-        for (mark, bits) in &mixed[..count] {
-            for (row, marks) in rows.clone().zip(&mut batch.marks[base..]) {
-                *marks |= mark * (bits >> row & 1) as u16;
-            }
-        }
-        let mut half = (self.absent[Hot::Src as usize] | self.absent[Hot::Dst as usize]) & some;
+        // An address without the other is none.
+        let mut half = self.absent[Hot::Src as usize] | self.absent[Hot::Dst as usize];
         while half != 0 {
             let row = half.trailing_zeros() as usize;
             (self.addresses[0][row], self.addresses[1][row]) = (0, 0);
             half &= half - 1;
+        }
+        let number = |hot: Hot| &self.fields.values[plan.slot_of[hot as usize]];
+        let (src, dst) = (number(Hot::SrcPort), number(Hot::DstPort));
+        for (ports, (src, dst)) in self.ports.iter_mut().zip(src.iter().zip(dst)) {
+            *ports = (*src as u32) << 16 | *dst as u32;
+        }
+        for (small, hot) in [(&mut self.protocol, Hot::Protocol), (&mut self.tcp_flags, Hot::TcpFlags)] {
+            for (small, number) in small.iter_mut().zip(number(hot)) {
+                *small = *number as u8;
+            }
         }
     }
 
@@ -285,7 +326,11 @@ impl Chunk {
             return;
         }
         let [src, dst, pkt_src, pkt_dst] = &self.addresses;
-        for (at, row) in rows.enumerate() {
+        let mut left = all(rows.len()) << rows.start & !self.inner_same;
+        while left != 0 {
+            let row = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let at = row - rows.start;
             let inner = |outer: u32, inner: u32, hot: Hot| if absent(hot) >> row & 1 == 1 { outer } else { inner };
             let pair = (inner(src[row], pkt_src[row], Hot::PktSrc), inner(dst[row], pkt_dst[row], Hot::PktDst));
             if pair != (src[row], dst[row]) && (absent(Hot::Src) | absent(Hot::Dst)) >> row & 1 == 0 {

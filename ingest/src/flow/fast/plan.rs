@@ -1,6 +1,6 @@
 //! What a layout asks of the fast path, compiled once.
 
-use super::isa::SLOTS;
+use super::isa::{SLOTS, Slots};
 use crate::flow::layout::{HOT, Hot, Layout};
 
 /// Eight bytes at or before the end of a field, and what they should be. A number of more digits than eight is two slots.
@@ -28,8 +28,11 @@ pub(in crate::flow) struct Plan {
     pub(super) addresses: Vec<(Hot, usize)>,
     /// Addresses that stand side by side: both, and where the first stands.
     pub(super) pairs: Vec<([Hot; 2], usize)>,
+    /// The pairs of outer and of inner addresses: where each first one stands. The inner ones mostly are the very bytes of
+    /// the outer ones; `pairs` has them not.
+    pub(super) inner: Option<[usize; 2]>,
     /// Numbers and words to convert, at most [`SLOTS`].
-    pub(super) slots: Vec<Slot>,
+    pub(super) slots: Slots,
     /// For every hot column its (lower) slot; [`SLOTS`] if it has none.
     pub(super) slot_of: [usize; HOT],
     /// Runs `first..=last` of neighbouring columns that seldom change from line to line (version, account, interface):
@@ -52,7 +55,8 @@ impl Plan {
             columns: layout.len(),
             addresses: Vec::new(),
             pairs: Vec::new(),
-            slots: Vec::new(),
+            inner: None,
+            slots: Slots::new(Vec::new()),
             slot_of: [SLOTS; HOT],
             sticky: Vec::new(),
             version: layout.hot(Hot::Version),
@@ -60,6 +64,7 @@ impl Plan {
             interface: layout.hot(Hot::Interface),
             lacking: [u64::MAX; HOT],
         };
+        let mut slots = Vec::new();
         for at in 0..layout.len() {
             let Some(hot) = layout.hot_at(at) else { continue };
             plan.lacking[hot as usize] = 0;
@@ -83,9 +88,9 @@ impl Plan {
                     continue;
                 }
                 Hot::Start | Hot::End => {
-                    plan.slot_of[hot as usize] = plan.slots.len();
-                    plan.slots.push(Slot { most: 16, ..slot });
-                    plan.slots.push(Slot { skip: 8, most: 16, ..slot });
+                    plan.slot_of[hot as usize] = slots.len();
+                    slots.push(Slot { most: 16, ..slot });
+                    slots.push(Slot { skip: 8, most: 16, ..slot });
                     continue;
                 }
                 Hot::SrcPort | Hot::DstPort | Hot::TcpFlags => Slot { max: u64::from(u16::MAX), ..slot },
@@ -95,10 +100,16 @@ impl Plan {
                 Hot::LogStatus => Slot { words: Some([word(b"OK"), word(b"NODATA")]), ..slot },
                 Hot::Direction => Slot { words: Some([word(b"ingress"), word(b"egress")]), ..slot },
             };
-            plan.slot_of[hot as usize] = plan.slots.len();
-            plan.slots.push(slot);
+            plan.slot_of[hot as usize] = slots.len();
+            slots.push(slot);
         }
-        debug_assert!(plan.slots.len() <= SLOTS);
+        debug_assert!(slots.len() <= SLOTS);
+        let pair_of = |pair: [Hot; 2]| plan.pairs.iter().position(|p| p.0 == pair);
+        if let (Some(outer), Some(inner)) = (pair_of([Hot::Src, Hot::Dst]), pair_of([Hot::PktSrc, Hot::PktDst])) {
+            plan.inner = Some([plan.pairs[outer].1, plan.pairs[inner].1]);
+            plan.pairs.remove(inner);
+        }
+        plan.slots = Slots::new(slots);
         Some(plan)
     }
 }

@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::avx2::Avx2;
-use super::{Fields, Job, Lanes, ROWS, Run, SLOTS, Slot};
+use super::{Fields, Job, Lanes, ROWS, Run, SLOTS, Slot, Slots};
 
 /// Proof that the machine has all that [`Avx2`] proves, and AVX-512 F, BW, DQ, VL, VBMI and VBMI2.
 #[derive(Copy, Clone, Debug)]
@@ -67,13 +67,13 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn address_pairs(self, run: Run<'_>, column: usize, first: &mut [u32; ROWS], second: &mut [u32; ROWS]) -> u64 {
+    fn address_pairs(self, run: Run<'_>, column: usize, rows: u64, first: &mut [u32; ROWS], second: &mut [u32; ROWS]) -> u64 {
         // SAFETY: `self` proves that the machine has AVX-512 F, BW, VL, VBMI and VBMI2, and BMI2.
-        unsafe { self::address_pairs(run, column, first, second) }
+        unsafe { self::address_pairs(run, column, rows, first, second) }
     }
 
     #[inline(always)]
-    fn fields(self, run: Run<'_>, slots: &[Slot], fields: &mut Fields) {
+    fn fields(self, run: Run<'_>, slots: &Slots, fields: &mut Fields) {
         // SAFETY: `self` proves that the machine has AVX-512 F, BW, DQ, VL and VBMI, and BMI2.
         unsafe { self::fields(run, slots, fields) }
     }
@@ -132,13 +132,16 @@ fn same(a: &[u8; 64], b: &[u8; 64], len: usize) -> bool {
 
 /// Two addresses of a row at once: with dots and spaces as ends, a pair is eight numbers of one to three digits.
 #[target_feature(enable = "avx2,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2")]
-fn address_pairs(run: Run<'_>, column: usize, first: &mut [u32; ROWS], second: &mut [u32; ROWS]) -> u64 {
+fn address_pairs(run: Run<'_>, column: usize, rows: u64, first: &mut [u32; ROWS], second: &mut [u32; ROWS]) -> u64 {
     let mut failed = 0;
     // Each of eight bytes four times; the four places before it; weights of hundreds, tens and ones.
     let spread = _mm256_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7);
     let back = _mm256_set1_epi32(0x0102_0304);
     let weights = _mm256_set1_epi32(0x010a_6400);
     run.each(column, column + 1, |row, from, to| {
+        if rows >> row & 1 == 0 {
+            return;
+        }
         let Some(block) = run.text.get(from..from + 64).and_then(<[u8]>::first_chunk) else {
             failed |= 1 << row;
             return;
@@ -174,6 +177,63 @@ fn address_pairs(run: Run<'_>, column: usize, first: &mut [u32; ROWS], second: &
     failed
 }
 
+/// What [`fields`] needs to know of the slots, in the order of its lanes: made once for a layout.
+#[derive(Clone, Debug)]
+pub(in crate::flow::fast) struct Tables {
+    /// For each slot the separator before its field, that behind it, and the most bytes of the field, plus one.
+    before: [u32; SLOTS],
+    after: [u32; SLOTS],
+    most: [u32; SLOTS],
+    low: EightTable,
+    high: EightTable,
+}
+
+impl Tables {
+    pub(in crate::flow::fast) fn of(slots: &[Slot]) -> Self {
+        let each = |value: &dyn Fn(&Slot) -> u32| std::array::from_fn(|at| slots.get(at).map_or(0, value));
+        Self {
+            before: each(&|s| s.column),
+            after: each(&|s| s.column + 1),
+            most: each(&|s| s.most + 1),
+            low: EightTable::of(slots, 0),
+            high: EightTable::of(slots, 8),
+        }
+    }
+}
+
+/// [`Eight`] in memory.
+#[derive(Clone, Debug)]
+struct EightTable {
+    spread: [u8; 64],
+    places: [u8; 64],
+    numbers: u64,
+    words: u8,
+    known: [[u64; 8]; 2],
+    used: u8,
+    back: [u32; 8],
+    column: usize,
+}
+
+impl EightTable {
+    /// Of the eight slots from `first` on.
+    fn of(slots: &[Slot], first: usize) -> Self {
+        let slot = |at: usize| slots.get(first + at);
+        let bits = |of: &dyn Fn(&Slot) -> bool| (0..8).fold(0, |bits, at| bits | u8::from(slot(at).is_some_and(of)) << at);
+        let known = |n: usize| std::array::from_fn(|at| slot(at).and_then(|s| s.words).map_or(0, |w| w[n]));
+        Self {
+            spread: std::array::from_fn(|at| (first + at / 8) as u8),
+            // In a slot that is not in use no byte belongs to the field.
+            places: std::array::from_fn(|at| slot(at / 8).map_or(255, |s| 8 + s.skip as u8 - at as u8 % 8)),
+            numbers: (0..64).fold(0, |bits, at| bits | u64::from(slot(at / 8).is_some_and(|s| s.words.is_none())) << at),
+            words: bits(&|s| s.words.is_some()),
+            known: [known(0), known(1)],
+            used: bits(&|_| true),
+            back: std::array::from_fn(|at| 8 + slot(at).map_or(0, |s| s.skip)),
+            column: slot(0).map_or(0, |s| s.column as usize),
+        }
+    }
+}
+
 /// Constants of eight slots, eight bytes each.
 #[derive(Copy, Clone)]
 struct Eight {
@@ -196,27 +256,21 @@ struct Eight {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn eight(slots: &[Slot], first: usize) -> Eight {
-    let slot = |at: usize| slots.get(first + at);
-    let bytes = |value: &dyn Fn(usize, Option<&Slot>) -> u8| load64(&std::array::from_fn(|at| value(at, slot(at / 8))));
-    let known = |n: usize| {
-        let words: [u64; 8] = std::array::from_fn(|at| slot(at).and_then(|s| s.words).map_or(0, |w| w[n]));
-        // SAFETY: the array has 64 readable bytes; the load needs no alignment.
-        unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+fn eight(table: &EightTable) -> Eight {
+    // SAFETY: the references are to 64 and to 32 readable bytes; the loads need no alignment.
+    let (words, narrow) = unsafe {
+        let words = |words: &[u64; 8]| _mm512_loadu_si512(words.as_ptr().cast());
+        ([words(&table.known[0]), words(&table.known[1])], _mm256_loadu_si256(table.back.as_ptr().cast()))
     };
-    let bits = |of: &dyn Fn(&Slot) -> bool| (0..8).fold(0, |bits, at| bits | u8::from(slot(at).is_some_and(of)) << at);
-    let back: [u32; 8] = std::array::from_fn(|at| 8 + slot(at).map_or(0, |s| s.skip));
     Eight {
-        spread: bytes(&|at, _| (first + at / 8) as u8),
-        // In a slot that is not in use no byte belongs to the field.
-        places: bytes(&|at, slot| slot.map_or(255, |s| 8 + s.skip as u8 - at as u8 % 8)),
-        numbers: (0..64).fold(0, |bits, at| bits | u64::from(slot(at / 8).is_some_and(|s| s.words.is_none())) << at),
-        words: bits(&|s| s.words.is_some()),
-        known: [known(0), known(1)],
-        used: bits(&|_| true),
-        // SAFETY: the array has 32 readable bytes; the load needs no alignment.
-        back: unsafe { _mm256_loadu_si256(back.as_ptr().cast()) },
-        column: slot(0).map_or(0, |s| s.column as usize),
+        spread: load64(&table.spread),
+        places: load64(&table.places),
+        numbers: table.numbers,
+        words: table.words,
+        known: words,
+        used: table.used,
+        back: narrow,
+        column: table.column,
     }
 }
 
@@ -283,18 +337,15 @@ fn slots_of(wrong: __mmask64) -> u16 {
 /// All slots, row by row: a line's separators lie side by side, so that one permutation finds the ends of 16 fields, and
 /// mostly the bytes of eight fields come out of one load with another.
 #[target_feature(enable = "avx2,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-fn fields(run: Run<'_>, slots: &[Slot], out: &mut Fields) {
+fn fields(run: Run<'_>, slots: &Slots, out: &mut Fields) {
     /// Where packing puts the slots' numbers.
     const PACKED: [usize; SLOTS] = [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15];
     let rows = run.rows.min(ROWS);
-    let indices = |value: &dyn Fn(&Slot) -> u32| {
-        let values: [u32; SLOTS] = std::array::from_fn(|at| slots.get(at).map_or(0, value));
-        // SAFETY: the array has 64 readable bytes; the load needs no alignment.
-        unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
-    };
-    let (before, after) = (indices(&|s| s.column), indices(&|s| s.column + 1));
-    let most = indices(&|s| s.most + 1);
-    let (low, high) = (eight(slots, 0), eight(slots, 8));
+    // SAFETY: the array has 64 readable bytes; the load needs no alignment.
+    let indices = |values: &[u32; SLOTS]| unsafe { _mm512_loadu_si512(values.as_ptr().cast()) };
+    let tables = &slots.tables;
+    let (before, after, most) = (indices(&tables.before), indices(&tables.after), indices(&tables.most));
+    let (low, high) = (eight(&tables.low), eight(&tables.high));
     let used = u16::from(low.used) | u16::from(high.used) << 8;
     let position = |line: &[u32], column: usize| line.get(column).map_or(0, |at| at.wrapping_add(1));
     let lower = |lanes: __m512i| _mm512_castsi512_si256(lanes);
@@ -341,7 +392,7 @@ fn fields(run: Run<'_>, slots: &[Slot], out: &mut Fields) {
         let bits = |rows: &[u16; 32]| u64::from(_mm512_test_epi16_mask(unsafe { _mm512_loadu_si512(rows.as_ptr().cast()) }, bit));
         bits(&rows[0]) | bits(&rows[1]) << 32
     };
-    for slot in 0..slots.len().min(SLOTS) {
+    for slot in 0..slots.list.len().min(SLOTS) {
         (out.failed[slot], out.second[slot]) = (rows_with(&failed, slot), rows_with(&second, slot));
     }
 }

@@ -84,10 +84,11 @@ pub(super) trait Lanes: Copy {
     /// numbers without leading zeros, as the standard library demands). Where a bit is set, the number means nothing.
     fn addresses(self, run: Run<'_>, column: usize, out: &mut [u32; ROWS]) -> u64;
 
-    /// The addresses in two neighbouring columns, of which `column` is the first; one bit for each row where one of them
-    /// is none, or for other reasons was not read.
+    /// The addresses in two neighbouring columns of `rows`, of which `column` is the first; one bit for each row where one
+    /// of them is none, or for other reasons was not read. Of other rows neither the numbers nor the bits mean anything.
     #[inline(always)]
-    fn address_pairs(self, run: Run<'_>, column: usize, first: &mut [u32; ROWS], second: &mut [u32; ROWS]) -> u64 {
+    fn address_pairs(self, run: Run<'_>, column: usize, rows: u64, first: &mut [u32; ROWS], second: &mut [u32; ROWS]) -> u64 {
+        let _ = rows;
         self.addresses(run, column, first) | self.addresses(run, column + 1, second)
     }
 
@@ -98,14 +99,34 @@ pub(super) trait Lanes: Copy {
 
     /// Converts all slots of a run.
     #[inline(always)]
-    fn fields(self, run: Run<'_>, slots: &[Slot], fields: &mut Fields) {
-        for (at, slot) in slots.iter().enumerate().take(SLOTS) {
+    fn fields(self, run: Run<'_>, slots: &Slots, fields: &mut Fields) {
+        for (at, slot) in slots.list.iter().enumerate().take(SLOTS) {
             let (words, lens) = (&mut fields.words, &mut fields.lens);
             run.each(slot.column as usize, slot.column as usize, |row, from, to| {
                 words[row] = u64::from_le_bytes(bytes(run.text, to.wrapping_sub(8 + slot.skip as usize)));
                 lens[row] = (to - from).min(255) as u8;
             });
             (fields.failed[at], fields.second[at]) = self.column(words, lens, slot, &mut fields.values[at]);
+        }
+    }
+}
+
+/// The slots of a layout.
+#[derive(Debug)]
+pub(super) struct Slots {
+    pub list: Vec<Slot>,
+    #[cfg(target_arch = "x86_64")]
+    tables: avx512::Tables,
+}
+
+impl Slots {
+    pub(super) fn new(list: Vec<Slot>) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        let tables = avx512::Tables::of(&list);
+        Self {
+            list,
+            #[cfg(target_arch = "x86_64")]
+            tables,
         }
     }
 }
