@@ -588,7 +588,7 @@ impl Summer {
         self.units.clear();
         self.recent.clear();
         self.recent_of = None;
-        self.strings = Interner::default();
+        self.strings.clear();
     }
 
     /// All conversations by rank of their group (where each begins is told, and the end), in each as
@@ -775,6 +775,13 @@ const RECENT: usize = 1 << 10;
 const RECENT_BYTES: usize = 120;
 
 impl Interner {
+    /// Forgets all and keeps the memory.
+    fn clear(&mut self) {
+        self.items.clear();
+        self.of.clear();
+        self.recent.iter_mut().for_each(|recent| (recent.index, recent.len) = (NONE, NONE));
+    }
+
     fn index(&mut self, text: &str) -> u32 {
         let bytes = text.as_bytes();
         if self.recent.is_empty() {
