@@ -45,14 +45,14 @@ pub enum Outcome {
 impl Contact {
     /// From the entity to the peer.
     #[must_use]
-    pub fn sent(self, conversation: &Conversation) -> Traffic {
-        if self.own_client { conversation.ahead } else { conversation.back }
+    pub fn sent(self, conversation: &Conversation) -> &Traffic {
+        if self.own_client { &conversation.ahead } else { &conversation.back }
     }
 
     /// From the peer to the entity.
     #[must_use]
-    pub fn received(self, conversation: &Conversation) -> Traffic {
-        if self.own_client { conversation.back } else { conversation.ahead }
+    pub fn received(self, conversation: &Conversation) -> &Traffic {
+        if self.own_client { &conversation.back } else { &conversation.ahead }
     }
 
     /// How the contact went, for the side that asked (`outbound`: the entity): success is a SYN-ACK, or without
@@ -70,7 +70,7 @@ impl Contact {
         if self.protocol != TCP {
             return if answer.packets > 0 && asked.packets > 0 { Outcome::Succeeded } else { Outcome::Unclear };
         }
-        let per_record = |t: Traffic| t.packets / u64::from(t.flows.max(1));
+        let per_record = |t: &Traffic| t.packets / u64::from(t.flows.max(1));
         if answer.flags & SYN_ACK == SYN_ACK || answer.packets > 3 && answer.flags != RST {
             Outcome::Succeeded
         } else if answer.packets == 0 {

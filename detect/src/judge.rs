@@ -23,7 +23,8 @@ use crate::incident::finding_id;
 pub use crate::profile::AccountProfiles;
 use crate::profile::Behaviour;
 use crate::suppression::muted_by;
-use crate::text::clean;
+use crate::text::{clean, is_clean};
+use crate::tries::Tries;
 use crate::window::{NetworkHour, Window};
 
 /// `[[suppression]]`: mutes the notice, keeps the signal; must end.
@@ -281,9 +282,13 @@ fn finish(finding: &mut Finding, config: &JudgeConfig) {
         &mut finding.entity_name,
         &mut finding.subject_name,
     ] {
-        *text = clean(text);
+        if !is_clean(text) {
+            *text = clean(text);
+        }
     }
-    finding.title = finding.title.replace('\n', " ");
+    if finding.title.contains('\n') {
+        finding.title = finding.title.replace('\n', " ");
+    }
     finding.suppressed_by = muted_by(finding, &config.suppressions);
 }
 
@@ -295,9 +300,15 @@ const OUTAGE_PEERS: usize = 10;
 /// Peers that several entities failed to reach in this hour and none did: an outage, sorted.
 fn outage_peers(window: &Window<'_>) -> Vec<Ip> {
     let mut failing: Vec<Ip> = Vec::new();
+    let mut tries = Tries::default();
     for network in &window.networks {
-        failing.extend(network.peers.iter().filter(|p| p.outcome == Outcome::Failed).map(|p| p.ip));
+        for peer in network.peers.iter().filter(|p| p.outcome == Outcome::Failed) {
+            tries.add(peer.ip);
+            failing.push(peer.ip);
+        }
     }
+    // Nearly all fail for one alone.
+    failing.retain(|ip| tries.at_most(*ip) >= OUTAGE_ENTITIES);
     failing.sort_unstable();
     let mut down: Vec<Ip> = failing.chunk_by(|a, b| a == b).filter(|c| c.len() >= OUTAGE_ENTITIES).map(|c| c[0]).collect();
     let reached = |ip: &Ip| {

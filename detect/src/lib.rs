@@ -32,6 +32,7 @@ pub mod surprise;
 #[cfg(test)]
 mod testing;
 pub mod text;
+mod tries;
 pub mod window;
 
 pub use api_row::api_row;

@@ -17,6 +17,8 @@ const HALF_LIFE_HOURS: f64 = 30.0 * 24.0;
 pub const SETTLING_HOURS: i32 = 7 * 24;
 /// Names kept to be shown to people.
 const NAMES_MAX: usize = 24;
+/// Characters of such a name.
+const NAME_CHARS_MAX: usize = 120;
 const SCALE: f64 = 65_536.0;
 
 /// What kind of key: each has tables of its own.
@@ -96,16 +98,19 @@ pub mod flags {
     pub const COUNTED: u16 = 2;
 }
 
-/// A key to learn.
-#[derive(Clone, Debug)]
+/// A key to learn, 16 bytes.
+#[derive(Copy, Clone, Debug)]
 pub struct Learned {
     /// The key.
     pub key: u64,
+    /// What [`Novelty::learn`]'s `shown` is asked for a name to show, for keys that people should see; else [`NAMELESS`].
+    pub name: u32,
     /// Bits of [`flags`].
     pub flags: u16,
-    /// What [`Novelty::learn`]'s `shown` is asked for a name to show, for keys that people should see.
-    pub name: Option<u32>,
 }
+
+/// A key that is not shown.
+pub const NAMELESS: u32 = u32::MAX;
 
 /// Known keys of one space, and how often new ones come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -267,20 +272,24 @@ impl Novelty {
         let rates = self.rates(hour);
         self.active = ((rates.t + 1.0) * SCALE) as u32;
         self.novel = ((rates.r + if novel > 0 { 1.0 } else { 0.0 }) * SCALE) as u32;
+        let learned_before = day16(self.at.day());
         self.at = hour;
-        self.forget(day, delta);
-        let name_of = |learned: &Learned| learned.name.map(shown);
-        keys.sort_unstable_by(|a, b| a.key.cmp(&b.key).then_with(|| name_of(b).cmp(&name_of(a))));
-        keys.dedup_by(|next, kept| {
-            let same = next.key == kept.key;
-            if same {
-                kept.flags &= next.flags;
+        // What is not too old for a day was not so in an earlier hour of it.
+        if learned_before != day {
+            self.forget(day, delta);
+        }
+        keys.sort_unstable_by_key(|learned| learned.key);
+        // Those that are not known move to the front: more than fit need not be looked at, of those that would come in only
+        // the smallest hashes can stay.
+        let (mut next, mut added) = (0, 0);
+        while let Some(first) = keys.get(next) {
+            let mut learned = *first;
+            let start = next;
+            next += 1;
+            while let Some(again) = keys.get(next).filter(|again| again.key == learned.key) {
+                learned.flags &= again.flags;
+                next += 1;
             }
-            same
-        });
-        // More than fit: of those that would come in, only the smallest hashes can stay.
-        let mut added = Vec::new();
-        for learned in keys {
             match find(&self.known, learned.key) {
                 Ok(at) => {
                     let known = &mut self.known[at];
@@ -288,19 +297,24 @@ impl Novelty {
                     known.hours = known.hours.saturating_add(1);
                     known.flags &= learned.flags;
                 }
-                Err(_) if added.len() > KNOWN_MAX => self.full = day.max(1),
-                Err(_) => added.push(learned),
+                Err(_) if added > KNOWN_MAX => self.full = day.max(1),
+                Err(_) => {
+                    learned.name = best_name(&keys[start..next], shown);
+                    keys[added] = learned;
+                    added += 1;
+                }
             }
         }
-        let kept = self.take_in(space, &added, day, delta);
+        keys.truncate(added);
+        let kept = self.take_in(space, &keys, day, delta);
         // When each of the names was last seen, for the choice of those to keep.
+        let last_seen = |key: u64| find(&self.known, key).map_or(0, |at| self.known[at].last);
         let mut named: Option<Vec<u16>> = None;
         // Of equally recent ones the largest keys keep their names: those first, so that the others need none.
-        for learned in added.iter().take(kept).rev() {
-            if let Some(name) = learned.name {
-                let last_seen = |key: u64| find(&self.known, key).map_or(0, |at| self.known[at].last);
-                let named = named.get_or_insert_with(|| self.names.iter().map(|n| last_seen(n.0)).collect());
-                self.keep_name(named, learned.key, day, || shown(name));
+        for learned in keys[..kept].iter().rev().filter(|learned| learned.name != NAMELESS) {
+            let named = named.get_or_insert_with(|| self.names.iter().map(|n| last_seen(n.0)).collect());
+            if !keep_name(&mut self.names, named, learned.key, day, || shown(learned.name)) {
+                break;
             }
         }
     }
@@ -329,20 +343,12 @@ impl Novelty {
         let entry = |learned: &Learned| KnownKey { key: learned.key, first: day, last: day, hours: 1, flags: learned.flags };
         self.known.truncate(old);
         self.known.extend(added[..new].iter().map(entry));
-        let mut left = new;
-        while let Some(learned) = left.checked_sub(1).map(|at| &added[at]) {
-            let at = old + left - 1;
-            match old.checked_sub(1).map(|at| self.known[at]).filter(|known| known.key > learned.key) {
-                Some(known) => {
-                    self.known[at] = known;
-                    old -= 1;
-                }
-                None => {
-                    self.known[at] = entry(learned);
-                    delta.key(space, learned.key, 1);
-                    left -= 1;
-                }
-            }
+        for (before, learned) in added[..new].iter().enumerate().rev() {
+            let larger = self.known[..old].iter().rev().take_while(|known| known.key > learned.key).count();
+            self.known.copy_within(old - larger..old, old - larger + before + 1);
+            old -= larger;
+            self.known[old + before] = entry(learned);
+            delta.key(space, learned.key, 1);
         }
         new
     }
@@ -361,34 +367,47 @@ impl Novelty {
         self.names.retain(|(key, _)| find(known, *key).is_ok());
     }
 
-    /// Keeps the name of a key last seen on `day` if it is among the most recently seen; `named` tells of each name the
-    /// day it was last seen on.
-    fn keep_name(&mut self, named: &mut Vec<u16>, key: u64, day: u16, name: impl FnOnce() -> String) {
-        if self.names.binary_search_by_key(&key, |n| n.0).is_ok() {
-            return;
-        }
-        if self.names.len() >= NAMES_MAX {
-            let oldest = (0..self.names.len()).min_by_key(|at| (named[*at], self.names[*at].0));
-            match oldest {
-                Some(at) if (named[at], self.names[at].0) < (day, key) => {
-                    self.names.remove(at);
-                    named.remove(at);
-                }
-                _ => return,
-            }
-        }
-        if let Err(at) = self.names.binary_search_by_key(&key, |n| n.0) {
-            self.names.insert(at, (key, name().chars().take(120).collect::<String>().into()));
-            named.insert(at, day);
-        }
-    }
-
     /// Takes everything this entity knows out of the fleet's counts, when the entity itself is forgotten.
     pub fn leave(&self, delta: &mut FleetDelta) {
         for key in &self.known {
             delta.key(Space::Peer, key.key, -1);
         }
     }
+}
+
+/// Of several that are learned under one key the name that people see, the last by its text.
+fn best_name(same: &[Learned], shown: &dyn Fn(u32) -> String) -> u32 {
+    match same {
+        [one] => one.name,
+        _ => same.iter().map(|l| l.name).filter(|name| *name != NAMELESS).max_by_key(|name| shown(*name)).unwrap_or(NAMELESS),
+    }
+}
+
+/// Keeps the name of a key last seen on `day` if it is among the most recently seen; `named` tells of each name the day it
+/// was last seen on. False if it is not: then no smaller key of that day is.
+fn keep_name(names: &mut Vec<(u64, Box<str>)>, named: &mut Vec<u16>, key: u64, day: u16, name: impl FnOnce() -> String) -> bool {
+    if names.binary_search_by_key(&key, |n| n.0).is_ok() {
+        return true;
+    }
+    if names.len() >= NAMES_MAX {
+        let oldest = (0..names.len()).min_by_key(|at| (named[*at], names[*at].0));
+        match oldest {
+            Some(at) if (named[at], names[at].0) < (day, key) => {
+                names.remove(at);
+                named.remove(at);
+            }
+            _ => return false,
+        }
+    }
+    if let Err(at) = names.binary_search_by_key(&key, |n| n.0) {
+        let mut name = name();
+        if let Some((end, _)) = name.char_indices().nth(NAME_CHARS_MAX) {
+            name.truncate(end);
+        }
+        names.insert(at, (key, name.into()));
+        named.insert(at, day);
+    }
+    true
 }
 
 /// How unlikely an hour with something new is, and where the number comes from.
@@ -423,7 +442,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn learned(keys: &[u64]) -> Vec<Learned> {
-        keys.iter().map(|k| Learned { key: *k, flags: 0, name: Some((k % 1000) as u32) }).collect()
+        keys.iter().map(|k| Learned { key: *k, flags: 0, name: (k % 1000) as u32 }).collect()
     }
 
     fn name(of: u32) -> String {

@@ -46,7 +46,8 @@ pub fn bytes(n: u64) -> String {
 /// `10:02`
 #[must_use]
 pub fn clock(at: EventTime) -> String {
-    at.to_string().get(11..16).unwrap_or("").to_owned()
+    let minute = at.0.div_euclid(60).rem_euclid(24 * 60);
+    format!("{:02}:{:02}", minute / 60, minute % 60)
 }
 
 /// `on 2026-01-20 between 10:00 and 11:00 UTC`
@@ -110,11 +111,17 @@ pub fn listed<'a>(items: impl IntoIterator<Item = &'a str>, most: usize) -> Stri
     }
 }
 
+/// True of text that [`clean`] leaves as it is, as nearly all is.
+#[must_use]
+pub fn is_clean(text: &str) -> bool {
+    // Without an end at the first that is not: so many bytes are looked at in one step.
+    text.bytes().fold(true, |clean, b| clean & matches!(b, b' '..=b'~' | b'\n'))
+}
+
 /// Text as it may be stored and shown: names in logs are hostile, so control characters are escaped, line by line.
 #[must_use]
 pub fn clean(text: &str) -> String {
-    // Nearly all of it is.
-    if text.bytes().all(|b| matches!(b, b' '..=b'~' | b'\n')) {
+    if is_clean(text) {
         return text.to_owned();
     }
     text.split('\n').map(|line| escaped(line.as_bytes())).collect::<Vec<_>>().join("\n")

@@ -161,9 +161,9 @@ impl<'a> Window<'a> {
         let mut index: HashMap<EntityId, usize> = HashMap::new();
         let mut start = 0;
         while let Some(head) = hour.conversations.get(start) {
-            let mut scan = RunScan::new(head);
-            let length = hour.conversations[start..].iter().take_while(|c| c.eni == head.eni && scan.add(c)).count();
+            let length = hour.conversations[start..].iter().take_while(|c| c.eni == head.eni).count();
             let run = &hour.conversations[start..start + length];
+            let scan = RunScan::of(head, run);
             let eni = hour.text(head.eni);
             let (first, last) = (scan.first, scan.last);
             let owner = facts.timelines.attribute(&hour.account, eni, first, last);
@@ -273,39 +273,7 @@ impl<'a> NetworkHour<'a> {
         // Both come in long sorted stretches, one per interface and action, which the stable sort merges.
         self.outbound.sort();
         self.inbound.sort_by_key(|c| (c.port, c.protocol, c.peer, c.eni, c.conversation));
-        let mut start = 0;
-        while let Some(head) = self.outbound.get(start) {
-            let ip = head.peer;
-            let mut peer = PeerHour {
-                ip,
-                contacts: start as u32..start as u32,
-                outcome: Outcome::Failed,
-                answered: false,
-                rejected: true,
-                flows: 0,
-                sent: 0,
-                received: 0,
-                first: EventTime::MAX,
-                last: EventTime::MIN,
-                kind: OnceCell::new(),
-                name: OnceCell::new(),
-            };
-            while let Some(contact) = self.outbound.get(start).filter(|c| c.peer == ip) {
-                let c = &self.hour.conversations[contact.conversation as usize];
-                let (sent, received) = (contact.sent(c), contact.received(c));
-                peer.outcome = peer.outcome.max(contact.outcome);
-                peer.answered |= !c.rejected && received.packets > 0;
-                peer.rejected &= c.rejected;
-                peer.flows += u64::from(sent.flows) + u64::from(received.flows);
-                peer.sent = peer.sent.saturating_add(sent.bytes);
-                peer.received = peer.received.saturating_add(received.bytes);
-                peer.first = peer.first.min(c.first);
-                peer.last = peer.last.max(c.last);
-                start += 1;
-            }
-            peer.contacts.end = start as u32;
-            self.peers.push(peer);
-        }
+        self.peers = peers_of(self.hour, &self.outbound);
         self.name = self.name_for_people();
         if self.region.is_none() && self.id.kind == EntityKind::Network {
             self.region = self.id.id.split('/').next().map(str::to_owned).filter(|r| !r.is_empty());
@@ -342,6 +310,13 @@ impl<'a> NetworkHour<'a> {
     pub fn conversation(&self, contact: Contact) -> &'a Conversation {
         // A contact is only ever made from an index into these conversations.
         &self.hour.conversations[contact.conversation as usize]
+    }
+
+    /// Its records say REJECT.
+    #[must_use]
+    pub fn was_rejected(&self, contact: &Contact) -> bool {
+        // Such a contact has failed; to look at the conversation costs more.
+        contact.outcome == Outcome::Failed && self.conversation(*contact).rejected
     }
 
     /// The contacts of a peer.
@@ -398,7 +373,13 @@ impl<'a> NetworkHour<'a> {
     /// weighted by its mean over the interfaces.
     #[must_use]
     pub fn attribution(&self, enis: impl IntoIterator<Item = u32>) -> (Attribution, Vec<Candidate>) {
-        let mut seen: Vec<u32> = enis.into_iter().collect();
+        let mut seen: SmallVec<[u32; 8]> = SmallVec::new();
+        for eni in enis {
+            // Contacts of one interface come together.
+            if seen.last() != Some(&eni) {
+                seen.push(eni);
+            }
+        }
         seen.sort_unstable();
         seen.dedup();
         let owners: Vec<&Attributed> = seen.iter().filter_map(|e| self.enis.get(*e as usize)).map(|e| &e.owner).collect();
@@ -433,24 +414,30 @@ impl<'a> NetworkHour<'a> {
         (kind, candidates)
     }
 
-    /// Where the records of these contacts are: at most 10, the smallest by (time, place).
+    /// Where the records of these contacts are: at most [`EVIDENCE_MAX`], the smallest by (time, place).
     #[must_use]
     pub fn evidence(&self, contacts: &[Contact]) -> Vec<EvidenceRef> {
-        let mut places: Vec<(EventTime, u32, u64)> = Vec::new();
+        // Always sorted; most of what comes is later than all that is there.
+        let mut places: SmallVec<[(EventTime, u32, u32); EVIDENCE_MAX + 1]> = SmallVec::new();
         for contact in contacts {
             let c = self.conversation(*contact);
-            places.extend(c.seen.iter().map(|(unit, line)| (c.first, *unit, u64::from(*line))));
-            if places.len() > 4096 {
-                places.sort_unstable();
-                places.truncate(10);
+            for (unit, line) in c.seen.iter() {
+                let place = (c.first, *unit, *line);
+                if places.len() == EVIDENCE_MAX && places.last().is_some_and(|last| place >= *last) {
+                    continue;
+                }
+                if let Err(at) = places.binary_search(&place) {
+                    places.insert(at, place);
+                    places.truncate(EVIDENCE_MAX);
+                }
             }
         }
-        places.sort_unstable();
-        places.dedup();
-        places.truncate(10);
-        places.into_iter().map(|(_, unit, line)| evidence_at(self.hour, unit, line, EventId::None)).collect()
+        places.into_iter().map(|(_, unit, line)| evidence_at(self.hour, unit, u64::from(line), EventId::None)).collect()
     }
 }
+
+/// Records that a finding points to, at most.
+const EVIDENCE_MAX: usize = 10;
 
 /// The pointer to a record of a unit.
 #[must_use]
@@ -468,7 +455,46 @@ pub fn evidence_at(hour: &AccountHour, unit: u32, position: u64, event_id: Event
 #[must_use]
 pub fn evidence_of_rows<'r>(hour: &AccountHour, rows: impl IntoIterator<Item = &'r u32>) -> Vec<EvidenceRef> {
     let rows = rows.into_iter().filter_map(|r| hour.calls.get(*r as usize));
-    rows.take(10).map(|r| evidence_at(hour, r.unit, r.position, r.event_id)).collect()
+    rows.take(EVIDENCE_MAX).map(|r| evidence_at(hour, r.unit, r.position, r.event_id)).collect()
+}
+
+/// The peers of contacts that are sorted by them.
+fn peers_of(hour: &AccountHour, outbound: &[Contact]) -> Vec<PeerHour> {
+    let by_peer = || outbound.chunk_by(|a, b| a.peer == b.peer);
+    let mut peers = Vec::with_capacity(by_peer().count());
+    let mut start = 0;
+    for contacts in by_peer() {
+        let end = start + contacts.len() as u32;
+        let mut peer = PeerHour {
+            ip: contacts[0].peer,
+            contacts: start..end,
+            outcome: Outcome::Failed,
+            answered: false,
+            rejected: true,
+            flows: 0,
+            sent: 0,
+            received: 0,
+            first: EventTime::MAX,
+            last: EventTime::MIN,
+            kind: OnceCell::new(),
+            name: OnceCell::new(),
+        };
+        for contact in contacts {
+            let c = &hour.conversations[contact.conversation as usize];
+            let (sent, received) = (contact.sent(c), contact.received(c));
+            peer.outcome = peer.outcome.max(contact.outcome);
+            peer.answered |= !c.rejected && received.packets > 0;
+            peer.rejected &= c.rejected;
+            peer.flows += u64::from(sent.flows) + u64::from(received.flows);
+            peer.sent = peer.sent.saturating_add(sent.bytes);
+            peer.received = peer.received.saturating_add(received.bytes);
+            peer.first = peer.first.min(c.first);
+            peer.last = peer.last.max(c.last);
+        }
+        peers.push(peer);
+        start = end;
+    }
+    peers
 }
 
 /// What one pass over an interface's conversations tells: the hour can hold millions, and each pass costs memory traffic.
@@ -485,38 +511,41 @@ struct RunScan {
 }
 
 impl RunScan {
-    fn new(head: &Conversation) -> Self {
-        Self {
+    /// `head` is the first conversation of `run`.
+    fn of(head: &Conversation, run: &[Conversation]) -> Self {
+        let mut scan = Self {
             first: EventTime::MAX,
             last: EventTime::MIN,
             flows: 0,
             new_flows: 0,
             unsettled: 0,
             logs: SmallVec::new(),
-            common: [Some(head.client), Some(head.server)],
-        }
-    }
-
-    /// Takes one in; always true, to stand in a `take_while`.
-    fn add(&mut self, c: &Conversation) -> bool {
-        self.first = self.first.min(c.first);
-        self.last = self.last.max(c.last);
-        self.flows += c.flows();
-        self.new_flows += u64::from(c.new_flows);
-        self.unsettled += u64::from(!c.settled);
-        match self.logs.last_mut() {
-            Some(last) if last.0 == c.flow_log && last.1 == c.rejected => last.2 += c.flows(),
-            _ => match self.logs.iter_mut().find(|s| s.0 == c.flow_log && s.1 == c.rejected) {
-                Some(sum) => sum.2 += c.flows(),
-                None => self.logs.push((c.flow_log, c.rejected, c.flows())),
-            },
-        }
-        for slot in &mut self.common {
-            if slot.is_some_and(|ip| ip != c.client && ip != c.server) {
-                *slot = None;
+            common: [None; 2],
+        };
+        let ends = [head.client, head.server];
+        let mut common = [true; 2];
+        // Those of one flow log and action stand together.
+        for same in run.chunk_by(|a, b| (a.flow_log, a.rejected) == (b.flow_log, b.rejected)) {
+            let mut flows = 0;
+            for c in same {
+                scan.first = scan.first.min(c.first);
+                scan.last = scan.last.max(c.last);
+                flows += c.flows();
+                scan.new_flows += u64::from(c.new_flows);
+                scan.unsettled += u64::from(!c.settled);
+                for (common, ip) in common.iter_mut().zip(ends) {
+                    *common &= (ip == c.client) | (ip == c.server);
+                }
+            }
+            scan.flows += flows;
+            let of = (same[0].flow_log, same[0].rejected);
+            match scan.logs.iter_mut().find(|log| (log.0, log.1) == of) {
+                Some(log) => log.2 += flows,
+                None => scan.logs.push((of.0, of.1, flows)),
             }
         }
-        true
+        scan.common = [0, 1].map(|end| common[end].then_some(ends[end]));
+        scan
     }
 
     /// Per action (accepted, rejected) the flow log of this interface with the most records; ties go to the smallest id.

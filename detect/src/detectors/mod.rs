@@ -4,7 +4,7 @@
 
 use flowtrail_enrich::{Attribution, Candidate};
 use flowtrail_ingest::Hour;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::entity::{EntityId, EntityKind};
 use crate::finding::{Finding, Severity};
@@ -87,9 +87,21 @@ pub fn draft<D: Detector>(context: &Context<'_>, entity: &EntityId, name: &str, 
     }
 }
 
+/// The thresholds that held, as every finding bears them.
+#[derive(Serialize)]
+struct Parameters {
+    sensitivity: i8,
+    signal: f64,
+    low: f64,
+    medium: f64,
+    high: f64,
+}
+
 fn parameters(context: &Context<'_>) -> String {
-    let shift = f64::from(context.config.sensitivity.clamp(-1, 1));
-    json!({ "sensitivity": context.config.sensitivity, "signal": SIGNAL - shift, "low": LOW - shift, "medium": MEDIUM - shift, "high": HIGH - shift }).to_string()
+    let sensitivity = context.config.sensitivity;
+    let shift = f64::from(sensitivity.clamp(-1, 1));
+    let of = Parameters { sensitivity, signal: SIGNAL - shift, low: LOW - shift, medium: MEDIUM - shift, high: HIGH - shift };
+    serde_json::to_string(&of).unwrap_or_default()
 }
 
 /// Says who may have done it, from the interfaces that it was seen at.

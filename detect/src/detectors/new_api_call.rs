@@ -10,7 +10,7 @@ use crate::entity::{EntityId, EntityKind, short_name};
 use crate::finding::{Finding, Severity};
 use crate::fleet::FleetDelta;
 use crate::hour::AccountHour;
-use crate::novelty::{Learned, Novelty, NoveltyOdds, SETTLING_HOURS, Space, flags, key_of};
+use crate::novelty::{Learned, NAMELESS, Novelty, NoveltyOdds, SETTLING_HOURS, Space, flags, key_of};
 use crate::profile::{Age, warm_up_of};
 use crate::surprise::{Evidence, LOW, is_signal, level, milli, of_p};
 use crate::text;
@@ -178,13 +178,13 @@ impl Detector for NewApiCall {
         for (at, call) in look.function.actions.iter().enumerate() {
             calls += call.count;
             if only_tried(call) {
-                keys.push(Learned { key: tried_key(call.service, call.action), flags: 0, name: None });
+                keys.push(Learned { key: tried_key(call.service, call.action), flags: 0, name: NAMELESS });
                 continue;
             }
-            keys.push(Learned { key: service_key(call.service), flags: 0, name: None });
-            keys.push(Learned { key: action_key(call.service, call.action), flags: flags::COUNTED, name: Some(at as u32) });
+            keys.push(Learned { key: service_key(call.service), flags: 0, name: NAMELESS });
+            keys.push(Learned { key: action_key(call.service, call.action), flags: flags::COUNTED, name: at as u32 });
             if call.write {
-                keys.push(Learned { key: write_key(call.service), flags: 0, name: None });
+                keys.push(Learned { key: write_key(call.service), flags: 0, name: NAMELESS });
             }
         }
         if settled {

@@ -3,16 +3,17 @@
 use std::cell::OnceCell;
 
 use flowtrail_enrich::{PeerKind, PeerName};
-use flowtrail_ingest::{Hour, Ip};
+use flowtrail_ingest::{Day, Hour, Ip};
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::contact::Outcome;
-use crate::detectors::scan::{Alarm, Pair, ScanBaseline, lateral_pairs};
+use crate::detectors::scan::{Alarm, Pair, ScanBaseline, Tally, lateral_pairs};
 use crate::detectors::{Context, Detector, attribute, closing, draft};
 use crate::finding::{Finding, Severity};
 use crate::fleet::FleetDelta;
-use crate::novelty::{KNOWN_MAX, Learned, Novelty, NoveltyOdds, SETTLING_HOURS, Space, flags, key_of, key_of_bytes, key_of_ip};
+use crate::novelty::{KNOWN_MAX, Learned, NAMELESS, Novelty, NoveltyOdds, SETTLING_HOURS, Space, flags, key_of, key_of_bytes, key_of_ip};
 use crate::profile::{Age, warm_up_of};
 use crate::surprise::{self, Evidence, KIND_CAP, LOW, is_signal, level, milli, of_normal, of_p};
 use crate::text;
@@ -28,6 +29,8 @@ const PEERS_MAX: usize = 4 * KNOWN_MAX;
 const BYTES_OF_INTEREST: u64 = 1_000_000;
 /// An upload from this size on that is beyond anything remembered is at least medium (floor of interest of detectors.md 4).
 const UPLOAD: u64 = 10_000_000;
+/// Ports from this one on are one.
+const EPHEMERAL: u16 = 32_768;
 /// Below this `R` an entity counts as steady in a small fleet: at most about one hour with a new peer in a month.
 /// (detectors.md says 0.6; with that, one earlier incident would blind the rule for three weeks.)
 const STEADY: f64 = 1.5;
@@ -122,6 +125,8 @@ pub struct NetworkLook<'w, 'a> {
     pub peers: Vec<PeerLook>,
     /// Distinct (peer, port, protocol) not known before.
     pub pairs: Vec<Pair>,
+    /// The ports of all contacts.
+    ports: PortLooks,
     /// A candidate function was deployed within a day.
     pub deployed: bool,
     /// It has too many peers for a new one to mean anything: they are known by address alone.
@@ -135,6 +140,8 @@ pub struct NetworkLook<'w, 'a> {
 pub(crate) struct Found {
     /// Peers that detector 1 told of at medium or more.
     loud: OnceCell<Vec<Ip>>,
+    /// Detector 8's counts.
+    pub tally: OnceCell<Tally>,
     /// Detector 8's alarm.
     pub alarm: OnceCell<Option<Alarm>>,
 }
@@ -149,13 +156,55 @@ pub struct PeerLook {
     address: u64,
     /// It goes into the map when learned.
     learnable: bool,
+    /// Its address is private.
+    private: bool,
     /// Where its address stands in the map, if it is known by that and learning it again changes nothing but the day.
     place: Option<u32>,
 }
 
-fn address_key(ip: Ip, account: &str) -> u64 {
+/// A service port of an hour; those above the ephemeral boundary are one.
+struct PortLook {
+    port: u16,
+    protocol: u8,
+    key: u64,
+    /// It was known before the hour.
+    known: bool,
+    /// A peer that is to be learned was met at it.
+    learnable: bool,
+}
+
+/// The service ports of an hour, each looked up in the profile once.
+struct PortLooks {
+    all: Vec<PortLook>,
+    /// Indices of `all`, by port and protocol.
+    index: HashMap<(u16, u8), u32>,
+    /// The last answers, at places that port and protocol say: they serve nearly all contacts.
+    last: [u32; 64],
+}
+
+impl PortLooks {
+    fn new() -> Self {
+        Self { all: Vec::with_capacity(16), index: HashMap::with_capacity(16), last: [0; 64] }
+    }
+
+    fn of(&mut self, port: u16, protocol: u8, known: impl FnOnce(u64) -> bool) -> &mut PortLook {
+        let port = port.min(EPHEMERAL);
+        let last = &mut self.last[usize::from((port ^ u16::from(protocol) << 8).wrapping_mul(0x9e37) >> 10)];
+        if self.all.get(*last as usize).is_none_or(|look| (look.port, look.protocol) != (port, protocol)) {
+            let all = &mut self.all;
+            *last = *self.index.entry((port, protocol)).or_insert_with(|| {
+                let key = port_key(port, protocol);
+                all.push(PortLook { port, protocol, key, known: known(key), learnable: false });
+                (all.len() - 1) as u32
+            });
+        }
+        &mut self.all[*last as usize]
+    }
+}
+
+fn address_key(ip: Ip, private: bool, account: &str) -> u64 {
     // Private ranges repeat between accounts: 10.0.0.5 here is not 10.0.0.5 there.
-    if !ip.is_private() {
+    if !private {
         return key_of_ip(Space::Peer, 0, ip, []);
     }
     match <[u8; 12]>::try_from(account.as_bytes()) {
@@ -168,9 +217,8 @@ fn neighbourhood_key(ip: Ip) -> u64 {
     key_of_ip(Space::Peer, 1, ip.neighbourhood(), [])
 }
 
-/// Ports above the ephemeral boundary are one class.
-pub(crate) fn port_key(port: u16, protocol: u8) -> u64 {
-    key_of_bytes(Space::Port, 0, &port.min(32_768).to_be_bytes(), &[protocol])
+fn port_key(port: u16, protocol: u8) -> u64 {
+    key_of_bytes(Space::Port, 0, &port.to_be_bytes(), &[protocol])
 }
 
 fn name_key(name: &PeerName) -> u64 {
@@ -183,28 +231,19 @@ impl<'w, 'a> NetworkLook<'w, 'a> {
     pub fn new(network: &'w NetworkHour<'a>, profile: &NetworkProfile, deployed: bool) -> Self {
         let day = network.hour.hour.day();
         let crowded = network.peers.len() > PEERS_MAX || profile.peers.is_dynamic(day);
-        let peers: Vec<PeerLook> = network.peers.iter().map(|p| classify(network, p, profile, crowded)).collect();
-        let mut pairs = Vec::new();
-        // Contacts have few ports, one after the other: the last answers serve nearly all of them.
-        let mut answers = [None; 16];
-        let mut port_known = |port: u16, protocol: u8| {
-            let slot = &mut answers[usize::from(port) % 16];
-            match slot {
-                Some((of, known)) if *of == (port, protocol) => *known,
-                _ => {
-                    let known = profile.ports.knows(port_key(port, protocol), day);
-                    *slot = Some(((port, protocol), known));
-                    known
-                }
-            }
-        };
-        for (at, (peer, look)) in network.peers.iter().zip(&peers).enumerate() {
+        let mut peers = Vec::with_capacity(network.peers.len());
+        let mut pairs = Vec::with_capacity(network.outbound.len());
+        let mut ports = PortLooks::new();
+        for (at, peer) in network.peers.iter().enumerate() {
+            let look = classify(network, peer, profile, crowded, day);
             for contact in network.contacts(peer) {
-                let known = port_known(contact.port, contact.protocol);
+                let outcome = contact.outcome;
+                let port = ports.of(contact.port, contact.protocol, |key| profile.ports.knows(key, day));
+                port.learnable |= look.learnable && outcome != Outcome::Failed;
+                let known = port.known;
                 if look.familiarity == Familiarity::Known && known {
                     continue;
                 }
-                let outcome = contact.outcome;
                 match pairs.last_mut() {
                     Some(Pair { peer, port, protocol, outcome: best, .. })
                         if (*peer, *port, *protocol) == (at as u32, contact.port, contact.protocol) =>
@@ -225,8 +264,9 @@ impl<'w, 'a> NetworkLook<'w, 'a> {
                     }
                 }
             }
+            peers.push(look);
         }
-        Self { network, peers, pairs, deployed, crowded, found: Found::default() }
+        Self { network, peers, pairs, ports, deployed, crowded, found: Found::default() }
     }
 }
 
@@ -241,14 +281,14 @@ pub(crate) fn tried_key(ip: Ip) -> u64 {
     key_of_ip(Space::Peer, 4, ip, [])
 }
 
-fn classify(network: &NetworkHour<'_>, peer: &PeerHour, profile: &NetworkProfile, crowded: bool) -> PeerLook {
-    let day = network.hour.hour.day();
+fn classify(network: &NetworkHour<'_>, peer: &PeerHour, profile: &NetworkProfile, crowded: bool, day: Day) -> PeerLook {
     let learnable = peer.answered && peer.outcome != Outcome::Failed;
-    let address = address_key(peer.ip, &network.hour.account);
-    let look = |familiarity, key| PeerLook { familiarity, key, address, learnable, place: None };
+    let private = peer.ip.is_private();
+    let address = address_key(peer.ip, private, &network.hour.account);
+    let look = |familiarity, key| PeerLook { familiarity, key, address, learnable, private, place: None };
     let place = profile.peers.place(address, day);
     // Most peers are known public addresses: they need no name.
-    if let Some((at, _)) = place.filter(|_| !peer.ip.is_private()) {
+    if let Some((at, _)) = place.filter(|_| !private) {
         return PeerLook { place: Some(at as u32), ..look(Familiarity::Known, address) };
     }
     let known_address = place.map(|p| p.1);
@@ -337,60 +377,57 @@ impl Detector for NewPeer {
                 }
             }
         }
-        let mut keys = Vec::with_capacity(network.peers.len());
-        let mut seen_ports: Vec<(u16, u8)> = Vec::new();
+        let day = context.hour.day();
+        let mut keys = Vec::with_capacity(2 * network.peers.len());
         let mut outside = 0u64;
         let mut left_out = false;
         for (at, (peer, seen)) in network.peers.iter().zip(&look.peers).enumerate() {
-            if !peer.ip.is_private() {
+            if !seen.private {
                 outside = outside.saturating_add(peer.sent);
             }
             if !seen.learnable {
                 continue;
             }
-            for contact in network.contacts(peer) {
-                let port = (contact.port.min(32_768), contact.protocol);
-                let latest = &seen_ports[seen_ports.len().saturating_sub(16)..];
-                if contact.outcome != Outcome::Failed && !latest.contains(&port) {
-                    seen_ports.push(port);
-                }
-            }
             if let Some(place) = seen.place {
                 // The neighbourhood of one outside lives on with it; once a day is enough for that.
-                let first_today = profile.peers.touch(place as usize, seen.key, context.hour.day());
-                if first_today && !look.crowded && !peer.ip.is_private() {
-                    keys.push(Learned { key: neighbourhood_key(peer.ip), flags: 0, name: None });
+                let first_today = profile.peers.touch(place as usize, seen.key, day);
+                if first_today && !look.crowded && !seen.private {
+                    keys.push(Learned { key: neighbourhood_key(peer.ip), flags: 0, name: NAMELESS });
                 }
                 continue;
             }
             let address = seen.address;
             if look.crowded {
                 if profile.peers.admits(address) {
-                    let flags = if peer.ip.is_private() { flags::UNNAMED | flags::COUNTED } else { flags::COUNTED };
-                    keys.push(Learned { key: address, flags, name: None });
+                    let flags = if seen.private { flags::UNNAMED | flags::COUNTED } else { flags::COUNTED };
+                    keys.push(Learned { key: address, flags, name: NAMELESS });
                 } else {
                     left_out = true;
                 }
                 continue;
             }
             let named_key = || name_key(network.peer_name(peer));
-            let name = Some(at as u32);
+            let name = at as u32;
             match network.peer_kind(peer) {
                 PeerKind::Owner => {
                     keys.push(Learned { key: named_key(), flags: flags::COUNTED, name });
-                    keys.push(Learned { key: address, flags: 0, name: None });
+                    keys.push(Learned { key: address, flags: 0, name: NAMELESS });
                 }
                 PeerKind::AwsService | PeerKind::Network => keys.push(Learned { key: named_key(), flags: flags::COUNTED, name }),
                 PeerKind::AwsRented => keys.push(Learned { key: address, flags: flags::COUNTED, name }),
                 PeerKind::Private => keys.push(Learned { key: address, flags: flags::UNNAMED | flags::COUNTED, name }),
                 PeerKind::Internet => {
                     keys.push(Learned { key: address, flags: flags::COUNTED, name });
-                    keys.push(Learned { key: neighbourhood_key(peer.ip), flags: 0, name: None });
+                    keys.push(Learned { key: neighbourhood_key(peer.ip), flags: 0, name: NAMELESS });
                 }
             }
         }
         let shown = |at: u32| {
             let Some(peer) = network.peers.get(at as usize) else { return String::new() };
+            // Their names are their addresses, and the commonest to be shown.
+            if matches!(network.peer_kind(peer), PeerKind::Private | PeerKind::Internet) {
+                return peer.ip.to_string();
+            }
             let name = network.peer_name(peer);
             match name.kind {
                 PeerKind::AwsService | PeerKind::Network => name.name.clone(),
@@ -398,17 +435,10 @@ impl Detector for NewPeer {
                 _ => format!("{} ({})", name.name, peer.ip),
             }
         };
-        seen_ports.sort_unstable();
-        seen_ports.dedup();
-        let day = context.hour.day();
-        let mut new_ports = 0;
-        let mut ports = Vec::with_capacity(seen_ports.len());
-        for (at, (port, protocol)) in seen_ports.iter().enumerate() {
-            let key = port_key(*port, *protocol);
-            new_ports += usize::from(!profile.ports.knows(key, day));
-            ports.push(Learned { key, flags: flags::COUNTED, name: Some(at as u32) });
-        }
-        let port_shown = |at: u32| seen_ports.get(at as usize).map_or_else(String::new, |(port, protocol)| text::port(*port, *protocol));
+        let met = look.ports.all.iter().zip(0u32..).filter(|(port, _)| port.learnable);
+        let new_ports = met.clone().filter(|(port, _)| !port.known).count();
+        let ports = met.map(|(port, at)| Learned { key: port.key, flags: flags::COUNTED, name: at }).collect();
+        let port_shown = |at: u32| look.ports.all.get(at as usize).map_or_else(String::new, |p| text::port(p.port, p.protocol));
         let shown: [(_, _, _, _, &dyn Fn(u32) -> String); 2] =
             [(Space::Peer, &mut profile.peers, keys, new_keys, &shown), (Space::Port, &mut profile.ports, ports, new_ports, &port_shown)];
         for (space, map, keys, new, shown) in shown {
@@ -418,7 +448,7 @@ impl Detector for NewPeer {
             map.learn(space, context.hour, keys, shown, if settled { new } else { 0 }, delta);
         }
         if left_out {
-            profile.peers.overflow(context.hour.day());
+            profile.peers.overflow(day);
         }
         profile.bytes.learn(outside, context.hour);
         profile.age.learn(context.hour, 0);
@@ -427,13 +457,16 @@ impl Detector for NewPeer {
 
 /// Indices of the peers that are new, one for each new key: the first met, then the smallest address.
 fn fresh(look: &NetworkLook<'_, '_>) -> Vec<usize> {
-    let mut fresh: Vec<usize> = (0..look.peers.len()).filter(|at| look.peers[*at].familiarity == Familiarity::New).collect();
-    let order = |at: &usize| {
-        let peer = &look.network.peers[*at];
-        (look.peers[*at].key, !look.peers[*at].learnable, peer.first, peer.ip)
+    let new = look.peers.iter().zip(0u32..).filter(|(peer, _)| peer.familiarity == Familiarity::New);
+    let mut keys: Vec<(u64, u32)> = new.map(|(peer, at)| (peer.key, at)).collect();
+    // Two are seldom of one key, and keys are quickly sorted.
+    keys.sort_unstable();
+    let order = |at: usize| {
+        let peer = &look.network.peers[at];
+        (!look.peers[at].learnable, peer.first, peer.ip)
     };
-    fresh.sort_by_key(order);
-    fresh.dedup_by_key(|at| look.peers[*at].key);
+    let first_of = |same: &[(u64, u32)]| same.iter().map(|(_, at)| *at as usize).min_by_key(|at| order(*at));
+    let mut fresh: Vec<usize> = keys.chunk_by(|a, b| a.0 == b.0).filter_map(first_of).collect();
     fresh.sort_unstable();
     fresh
 }

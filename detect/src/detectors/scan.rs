@@ -103,16 +103,33 @@ impl ScanBaseline {
         ((centre - spread) / (1.0 + z * z / n)).clamp(0.3, 0.95)
     }
 
-    fn remember(&mut self, keys: &[u64], day: u16) {
+    fn forget(&mut self, day: u16) {
         self.tried.retain(|(_, last)| day <= last.saturating_add(TRIED_DAYS));
-        for key in keys {
-            match self.tried.binary_search_by_key(key, |t| t.0) {
-                Ok(at) => self.tried[at].1 = day,
-                Err(at) if at < TRIED_MAX => self.tried.insert(at, (*key, day)),
-                Err(_) => {}
+    }
+
+    /// True if `key` is among what was tried, or would come in: of a full list most keys lie beyond the end.
+    fn admits(&self, key: u64) -> bool {
+        self.tried.len() < TRIED_MAX || self.tried.last().is_some_and(|last| key <= last.0)
+    }
+
+    /// Takes in keys that were tried in vain on `day`, in any order: the smallest stay.
+    fn remember(&mut self, keys: &mut Vec<u64>, day: u16) {
+        keys.sort_unstable();
+        keys.dedup();
+        let known = self.tried.len();
+        let mut at = 0;
+        for key in keys.iter() {
+            while self.tried[at..known].first().is_some_and(|t| t.0 < *key) {
+                at += 1;
             }
-            self.tried.truncate(TRIED_MAX);
+            match self.tried[at..known].first_mut() {
+                Some(tried) if tried.0 == *key => tried.1 = day,
+                _ => self.tried.push((*key, day)),
+            }
         }
+        // Two sorted stretches, which the stable sort merges.
+        self.tried.sort_by_key(|t| t.0);
+        self.tried.truncate(TRIED_MAX);
     }
 }
 
@@ -126,8 +143,9 @@ fn walk(s: f64, f: f64, t0: f64) -> f64 {
 /// Detector 8.
 pub struct Scan;
 
+/// First contacts of an hour that count.
 #[derive(Copy, Clone, Default)]
-struct Tally {
+pub(crate) struct Tally {
     answered: usize,
     failed: usize,
     /// Failed and not tried in vain before: a dead neighbour that is asked every hour is one failure, not one an hour.
@@ -176,16 +194,18 @@ fn counts(look: &NetworkLook<'_, '_>, outage: &[Ip], pair: &Pair) -> bool {
 }
 
 fn tally(look: &NetworkLook<'_, '_>, outage: &[Ip]) -> Tally {
-    let mut tally = Tally::default();
-    for pair in look.pairs.iter().filter(|p| counts(look, outage, p)) {
-        if pair.outcome == Outcome::Succeeded {
-            tally.answered += 1;
-        } else {
-            tally.failed += 1;
-            tally.failed_first += usize::from(!pair.tried);
+    *look.found.tally.get_or_init(|| {
+        let mut tally = Tally::default();
+        for pair in look.pairs.iter().filter(|p| counts(look, outage, p)) {
+            if pair.outcome == Outcome::Succeeded {
+                tally.answered += 1;
+            } else {
+                tally.failed += 1;
+                tally.failed_first += usize::from(!pair.tried);
+            }
         }
-    }
-    tally
+        tally
+    })
 }
 
 /// A sweep that many answer: at least [`SWEEP_HOSTS`] new hosts on one port, of which at least [`HALF_FAILED`] and a
@@ -207,9 +227,11 @@ fn half_answered(look: &NetworkLook<'_, '_>, outage: &[Ip]) -> Option<(usize, (u
 #[allow(clippy::type_complexity)]
 fn shape(look: &NetworkLook<'_, '_>, outage: &[Ip]) -> (Option<(usize, (u16, u8))>, Option<(usize, Ip)>) {
     let counted = || look.pairs.iter().filter(|p| counts(look, outage, p));
-    let mut ports: Vec<(u16, u8)> = counted().map(|p| (p.port, p.protocol)).collect();
+    // Port and protocol as one number, which sorts fast.
+    let mut ports: Vec<u32> = Vec::with_capacity(look.pairs.len());
+    ports.extend(counted().map(|p| u32::from(p.port) << 8 | u32::from(p.protocol)));
     ports.sort_unstable();
-    let widest = most(ports.into_iter());
+    let widest = most(ports.into_iter()).map(|(n, port)| (n, ((port >> 8) as u16, port as u8)));
     // Pairs come peer by peer, and peers by address.
     let deepest = most(counted().map(|p| p.peer));
     let ip = |peer: u32| look.network.peers.get(peer as usize).map(|p| p.ip);
@@ -270,19 +292,20 @@ impl Detector for Scan {
             });
         }
         let network = look.network;
+        let day = day16(context.hour.day());
+        scan.forget(day);
         let mut tried: Vec<u64> = Vec::new();
         for pair in look.pairs.iter().filter(|p| p.outcome == Outcome::Failed) {
             if let Some(peer) = network.peers.get(pair.peer as usize) {
-                tried.push(pair_key(peer.ip, pair.port, pair.protocol));
+                tried.extend(Some(pair_key(peer.ip, pair.port, pair.protocol)).filter(|key| scan.admits(*key)));
             }
         }
         for (peer, seen) in network.peers.iter().zip(&look.peers) {
             if seen.familiarity != Familiarity::Known && (peer.outcome == Outcome::Failed || !peer.answered) {
-                tried.push(tried_key(peer.ip));
+                tried.extend(Some(tried_key(peer.ip)).filter(|key| scan.admits(*key)));
             }
         }
-        tried.sort_unstable();
-        profile.scan.remember(&tried, day16(context.hour.day()));
+        scan.remember(&mut tried, day);
     }
 }
 
@@ -526,15 +549,16 @@ impl Scan {
     fn scanned(&self, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Vec<Finding> {
         let network = look.network;
         let own = |c: &Contact| own_address(network, c);
-        let mut targets: BTreeMap<Ip, (Vec<Ip>, Vec<(u16, u8)>, Vec<Contact>)> = BTreeMap::new();
-        for contact in network.inbound.iter().filter(|c| network.conversation(**c).rejected) {
-            let target = targets.entry(own(contact)).or_default();
-            target.0.push(contact.peer);
-            target.1.push((contact.port, contact.protocol));
-            target.2.push(*contact);
-        }
+        let rejected = network.inbound.iter().filter(|c| network.was_rejected(c));
+        let mut refused: Vec<(Ip, Contact)> = rejected.map(|c| (own(c), *c)).collect();
+        // Most interfaces have one address; contacts of one keep their order.
+        refused.sort_by_key(|r| r.0);
         let mut findings = Vec::new();
-        for (ip, (mut sources, mut ports, contacts)) in targets {
+        for target in refused.chunk_by(|a, b| a.0 == b.0).filter(|target| target.len() >= SCAN_PORTS.min(SWEEP_HOSTS)) {
+            let ip = target[0].0;
+            let contacts: Vec<Contact> = target.iter().map(|t| t.1).collect();
+            let mut sources: Vec<Ip> = contacts.iter().map(|c| c.peer).collect();
+            let mut ports: Vec<(u16, u8)> = contacts.iter().map(|c| (c.port, c.protocol)).collect();
             sources.sort_unstable();
             // Who was refused at many ports and answered at another has found something.
             let busy: Vec<Ip> = sources.chunk_by(|a, b| a == b).filter(|tries| tries.len() >= SCAN_PORTS).map(|tries| tries[0]).collect();
@@ -643,7 +667,7 @@ fn shown(name: &str, ip: Ip) -> String {
 
 fn distinct<T: Ord>(items: impl Iterator<Item = T>) -> usize {
     let mut items: Vec<T> = items.collect();
-    items.sort();
+    items.sort_unstable();
     items.dedup();
     items.len()
 }
@@ -710,9 +734,12 @@ mod tests {
     fn what_was_tried_is_capped_by_hash_and_forgotten() {
         let mut scan = ScanBaseline::default();
         let keys: Vec<u64> = (0..1000).map(|k| k * 7).collect();
-        scan.remember(&keys, 100);
+        scan.remember(&mut keys.iter().rev().copied().collect(), 100);
         assert!(scan.has_tried(0) && scan.has_tried(255 * 7) && !scan.has_tried(256 * 7) && !scan.has_tried(1));
-        scan.remember(&[3], 131);
-        assert!(scan.has_tried(3) && !scan.has_tried(0));
+        assert!(scan.admits(255 * 7) && scan.admits(1) && !scan.admits(256 * 7));
+        scan.remember(&mut vec![3, 7, 3], 120);
+        assert!(scan.has_tried(3) && scan.has_tried(254 * 7) && !scan.has_tried(255 * 7));
+        scan.forget(131);
+        assert!(scan.has_tried(3) && scan.has_tried(7) && !scan.has_tried(0) && scan.tried.len() == 2);
     }
 }

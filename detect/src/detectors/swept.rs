@@ -12,6 +12,7 @@ use crate::entity::{EntityId, EntityKind};
 use crate::finding::{Finding, Severity, Term};
 use crate::surprise::milli;
 use crate::text;
+use crate::tries::Tries;
 use crate::window::{NetworkHour, Window};
 
 /// One refused knock: whose, at which port, at which network, and which of its inbound contacts.
@@ -21,17 +22,15 @@ type Knock = (Ip, u16, u8, u32, u32);
 #[must_use]
 pub fn swept(window: &Window<'_>, context: &Context<'_>) -> Vec<Finding> {
     let mut knocks: Vec<Knock> = Vec::new();
-    // Counted at a place that the source says. Others may have the same place: it is never less than the source's own count.
-    let mut tries = [0u32; 1 << 12];
-    let place = |ip: Ip| ((ip.0 as u64 ^ (ip.0 >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize;
+    let mut tries = Tries::default();
     for (at, network) in window.networks.iter().enumerate() {
-        for (n, c) in network.inbound.iter().enumerate().filter(|(_, c)| network.conversation(**c).rejected) {
-            tries[place(c.peer)] += 1;
+        for (n, c) in network.inbound.iter().enumerate().filter(|(_, c)| network.was_rejected(c)) {
+            tries.add(c.peer);
             knocks.push((c.peer, c.port, c.protocol, at as u32, n as u32));
         }
     }
     // Who knocked less often than at so many targets swept nothing: that is nearly everybody.
-    knocks.retain(|knock| tries[place(knock.0)] as usize >= SWEEP_HOSTS);
+    knocks.retain(|knock| tries.at_most(knock.0) >= SWEEP_HOSTS);
     knocks.sort_unstable();
     let mut findings = Vec::new();
     for of_source in knocks.chunk_by(|a, b| a.0 == b.0).filter(|k| k.len() >= SWEEP_HOSTS) {
