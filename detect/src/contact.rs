@@ -70,19 +70,21 @@ impl Contact {
         if self.protocol != TCP {
             return if answer.packets > 0 && asked.packets > 0 { Outcome::Succeeded } else { Outcome::Unclear };
         }
-        let per_record = |t: &Traffic| t.packets / u64::from(t.flows.max(1));
-        if answer.flags & SYN_ACK == SYN_ACK || answer.packets > 3 && answer.flags != RST {
-            Outcome::Succeeded
-        } else if answer.packets == 0 {
-            // The tail of a long connection can stand alone at the edge of an hour; a refused one is a few SYNs.
-            if asked.flags & SYN != 0 || asked.flags == 0 && per_record(asked) <= 6 { Outcome::Failed } else { Outcome::Unclear }
-        } else if answer.flags == RST && per_record(answer) <= 3 || answer.flags == 0 && asked.flags & SYN != 0 && per_record(answer) <= 1 {
-            Outcome::Failed
-        } else if answer.flags == 0 && asked.flags == 0 && per_record(answer) <= 1 && per_record(asked) <= 3 {
-            // Without the flags column: one packet back for each try is a reset.
-            Outcome::Failed
-        } else {
-            Outcome::Unclear
+        // At most so many packets a record, in whole numbers.
+        let at_most = |t: &Traffic, packets: u64| t.packets < (packets + 1) * u64::from(t.flows.max(1));
+        // All is worked out without a branch: which of it holds cannot be foretold.
+        let succeeded = (answer.flags & SYN_ACK == SYN_ACK) | ((answer.packets > 3) & (answer.flags != RST));
+        let began = asked.flags & SYN != 0;
+        // The tail of a long connection can stand alone at the edge of an hour; a refused one is a few SYNs.
+        let unanswered = began | ((asked.flags == 0) & at_most(asked, 6));
+        let reset = (answer.flags == RST) & at_most(answer, 3);
+        // Without the flags column: one packet back for each try is a reset.
+        let dropped = (answer.flags == 0) & at_most(answer, 1) & (began | ((asked.flags == 0) & at_most(asked, 3)));
+        let failed = if answer.packets == 0 { unanswered } else { reset | dropped };
+        match (succeeded, failed) {
+            (true, _) => Outcome::Succeeded,
+            (false, true) => Outcome::Failed,
+            (false, false) => Outcome::Unclear,
         }
     }
 }

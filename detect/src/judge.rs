@@ -17,6 +17,7 @@ use crate::detectors::threat_list::ThreatList;
 use crate::detectors::{Context, Detector};
 use crate::entity::{EntityId, EntityKind, short_name};
 use crate::finding::{Finding, Observation, Severity};
+use crate::fleet::FleetView;
 pub use crate::fleet::{Fleet, FleetDelta};
 use crate::hour::AccountHour;
 use crate::incident::finding_id;
@@ -121,12 +122,25 @@ pub fn judge_and_learn(
 /// [`judge`] for a window that was built already.
 #[must_use]
 pub fn judge_window(config: &JudgeConfig, profiles: &AccountProfiles, fleet: &Fleet, window: &Window<'_>) -> Verdict {
-    judge_looks(config, profiles, fleet, &Looks::new(profiles, window))
+    let hour = Judged::new(window);
+    let view = fleet.view(window.hour.hour.day());
+    let context = hour.context(config, profiles, &view);
+    let mut findings = Vec::new();
+    for network in &window.networks {
+        findings.extend(judge_network(profiles, &hour.look(profiles, network), &context));
+    }
+    hour.verdict(profiles, findings, &context)
 }
 
 /// [`learn`] for a window that was built already.
 pub fn learn_window(config: &JudgeConfig, profiles: &mut AccountProfiles, fleet: &Fleet, delta: &mut FleetDelta, window: &Window<'_>) {
-    learn_looks(config, profiles, fleet, delta, &Looks::new(profiles, window));
+    let hour = Judged::new(window);
+    let view = fleet.view(window.hour.hour.day());
+    let context = hour.context(config, profiles, &view);
+    let looks: Vec<NetworkLook<'_, '_>> = window.networks.iter().map(|network| hour.look(profiles, network)).collect();
+    profiles.clean(context.hour, delta);
+    looks.iter().for_each(|look| learn_network(profiles, look, &context, delta));
+    hour.learn_others(profiles, &context, delta);
 }
 
 /// [`judge_and_learn`] for a window that was built already: each peer is looked up in its profile once.
@@ -138,34 +152,28 @@ pub fn judge_and_learn_window(
     delta: &mut FleetDelta,
     window: &Window<'_>,
 ) -> Verdict {
-    let looks = Looks::new(profiles, window);
-    let verdict = judge_looks(config, profiles, fleet, &looks);
-    learn_looks(config, profiles, fleet, delta, &looks);
-    verdict
-}
-
-/// A window looked at with the profiles of the hours before it.
-struct Looks<'w, 'a> {
-    window: &'w Window<'a>,
-    /// One per network entity.
-    networks: Vec<NetworkLook<'w, 'a>>,
-    changes: Vec<Change<'w>>,
-    outage: Vec<Ip>,
-}
-
-impl<'w, 'a> Looks<'w, 'a> {
-    fn new(profiles: &AccountProfiles, window: &'w Window<'a>) -> Self {
-        let hour = window.hour;
-        let changes = changes(hour);
-        let stranger = NetworkProfile::default();
-        let networks = window.networks.iter().map(|network| {
-            let profile = profiles.network(&network.id).map_or(&stranger, |p| p.1);
-            let deployed = network.enis.iter().any(|e| e.owner.candidates.iter().any(|c| deployed(profiles, &changes, &c.arn, hour.hour)));
-            NetworkLook::new(network, profile, deployed)
-        });
-        let networks = networks.collect();
-        Self { window, networks, changes, outage: outage_peers(window) }
+    let hour = Judged::new(window);
+    let view = fleet.view(window.hour.hour.day());
+    let context = hour.context(config, profiles, &view);
+    let mut findings = Vec::new();
+    // What was looked at is still in the processor's caches: so each is learned before the next one is looked at. Only when
+    // profiles are about to be forgotten, all have to be judged before.
+    let mut later = Vec::new();
+    let cleans = profiles.is_to_clean(context.hour);
+    for network in &window.networks {
+        let look = hour.look(profiles, network);
+        findings.extend(judge_network(profiles, &look, &context));
+        if cleans {
+            later.push(look);
+        } else {
+            learn_network(profiles, &look, &context, delta);
+        }
     }
+    let verdict = hour.verdict(profiles, findings, &context);
+    profiles.clean(context.hour, delta);
+    later.iter().for_each(|look| learn_network(profiles, look, &context, delta));
+    hour.learn_others(profiles, &context, delta);
+    verdict
 }
 
 /// The function was changed within a day, or in this hour.
@@ -173,80 +181,118 @@ fn deployed(profiles: &AccountProfiles, changes: &[Change<'_>], function: &str, 
     profiles.deployed(function, hour) || changes.iter().any(|c| c.is_deploy() && c.function == function)
 }
 
-fn judge_looks(config: &JudgeConfig, profiles: &AccountProfiles, fleet: &Fleet, looks: &Looks<'_, '_>) -> Verdict {
-    let (window, hour) = (looks.window, looks.window.hour);
-    let view = fleet.view(hour.hour.day());
-    let context = Context { config, fleet: &view, account: &hour.account, hour: hour.hour, since: profiles.since, outage: &looks.outage };
-    let mut verdict = Verdict { attribution: window.attribution, attribution_new: window.attribution_new, ..Verdict::default() };
-    let stranger = NetworkProfile::default();
-    for look in &looks.networks {
-        let profile = profiles.network(&look.network.id).map_or(&stranger, |p| p.1);
-        verdict.findings.extend(NewPeer.judge(profile, look, &context));
-        verdict.findings.extend(ThreatList.judge(profile, look, &context));
-        verdict.findings.extend(Scan.judge(profile, look, &context));
-    }
-    verdict.findings.extend(swept(window, &context));
-    let silent = FunctionProfile::default();
-    for function in &window.functions {
-        let known = profiles.function(&EntityId::new(EntityKind::Function, function.arn));
-        let look = FunctionLook { hour, function, deployed: deployed(profiles, &looks.changes, function.arn, hour.hour) };
-        verdict.findings.extend(NewApiCall.judge(known.map_or(&silent, |p| p.1), &look, &context));
-    }
-    let nobody = PrincipalProfile::default();
-    for principal in &window.principals {
-        let known = profiles.principal(&EntityId::new(EntityKind::Principal, principal.principal));
-        let look = PrincipalLook { hour, principal };
-        verdict.findings.extend(PrivilegeEscalation.judge(known.map_or(&nobody, |p| p.1), &look, &context));
-    }
-    for finding in &mut verdict.findings {
-        finish(finding, config);
-    }
-    verdict.observations = looks.changes.iter().map(|c| c.observation(hour)).collect();
-    // What a statistical detector calls informational is a signal: kept in the entity's timeline, no finding.
-    let is_signal = |f: &Finding| f.severity == Severity::Informational && matches!(f.detector.as_str(), NewPeer::NAME | NewApiCall::NAME);
-    verdict.observations.extend(verdict.findings.iter().filter(|f| is_signal(f)).map(signal));
-    verdict.findings.retain(|f| !is_signal(f));
-    verdict.findings.sort_by(|a, b| a.finding_id.cmp(&b.finding_id));
-    verdict.observations.extend(outage_observation(window, &looks.outage));
-    verdict
+fn judge_network(profiles: &AccountProfiles, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Vec<Finding> {
+    let stranger;
+    let profile = match profiles.network(&look.network.id) {
+        Some((_, profile)) => profile,
+        None => {
+            stranger = NetworkProfile::default();
+            &stranger
+        }
+    };
+    let mut findings = NewPeer.judge(profile, look, context);
+    findings.extend(ThreatList.judge(profile, look, context));
+    findings.extend(Scan.judge(profile, look, context));
+    findings
 }
 
-fn learn_looks(config: &JudgeConfig, profiles: &mut AccountProfiles, fleet: &Fleet, delta: &mut FleetDelta, looks: &Looks<'_, '_>) {
-    let (window, hour) = (looks.window, looks.window.hour);
-    let view = fleet.view(hour.hour.day());
-    let since = profiles.since;
-    profiles.clean(hour.hour, delta);
-    let context = Context { config, fleet: &view, account: &hour.account, hour: hour.hour, since, outage: &looks.outage };
-    for look in looks.networks.iter().filter(|l| !l.network.outbound.is_empty() || !l.network.inbound.is_empty()) {
-        let network = look.network;
-        let entry = profiles.entry(&network.id, &network.name, network.region.as_deref(), delta);
-        if let Behaviour::Network(profile) = &mut entry.behaviour {
-            // Scan asks which contacts are first ones, so it learns before the peers are known.
-            Scan.learn(profile, look, &context, delta);
-            ThreatList.learn(profile, look, &context, delta);
-            NewPeer.learn(profile, look, &context, delta);
-            entry.age = profile.age;
+fn learn_network(profiles: &mut AccountProfiles, look: &NetworkLook<'_, '_>, context: &Context<'_>, delta: &mut FleetDelta) {
+    let network = look.network;
+    if network.outbound.is_empty() && network.inbound.is_empty() {
+        return;
+    }
+    let entry = profiles.entry(&network.id, &network.name, network.region.as_deref(), delta);
+    if let Behaviour::Network(profile) = &mut entry.behaviour {
+        // Scan asks which contacts are first ones, so it learns before the peers are known.
+        Scan.learn(profile, look, context, delta);
+        ThreatList.learn(profile, look, context, delta);
+        NewPeer.learn(profile, look, context, delta);
+        entry.age = profile.age;
+    }
+}
+
+/// What is worked out once for all of a window's entities.
+struct Judged<'w, 'a> {
+    window: &'w Window<'a>,
+    changes: Vec<Change<'w>>,
+    outage: Vec<Ip>,
+}
+
+impl<'w, 'a> Judged<'w, 'a> {
+    fn new(window: &'w Window<'a>) -> Self {
+        Self { window, changes: changes(window.hour), outage: outage_peers(window) }
+    }
+
+    fn context<'c>(&'c self, config: &'c JudgeConfig, profiles: &AccountProfiles, fleet: &'c FleetView<'c>) -> Context<'c> {
+        let hour = self.window.hour;
+        Context { config, fleet, account: &hour.account, hour: hour.hour, since: profiles.since, outage: &self.outage }
+    }
+
+    /// A network entity looked at with its profile of the hours before.
+    fn look(&self, profiles: &AccountProfiles, network: &'w NetworkHour<'a>) -> NetworkLook<'w, 'a> {
+        let changed = |function: &str| deployed(profiles, &self.changes, function, self.window.hour.hour);
+        let deployed = network.enis.iter().any(|e| e.owner.candidates.iter().any(|c| changed(&c.arn)));
+        match profiles.network(&network.id) {
+            Some((_, profile)) => NetworkLook::new(network, profile, deployed),
+            None => NetworkLook::new(network, &NetworkProfile::default(), deployed),
         }
     }
-    for function in &window.functions {
-        let deployed = deployed(profiles, &looks.changes, function.arn, hour.hour);
-        let id = EntityId::new(EntityKind::Function, function.arn);
-        let entry = profiles.entry(&id, short_name(function.arn), function.arn.split(':').nth(3), delta);
-        if let Behaviour::Function(profile) = &mut entry.behaviour {
-            NewApiCall.learn(profile, &FunctionLook { hour, function, deployed }, &context, delta);
-            entry.age = profile.age;
+
+    /// The verdict, with the findings of the network entities.
+    fn verdict(&self, profiles: &AccountProfiles, findings: Vec<Finding>, context: &Context<'_>) -> Verdict {
+        let (window, hour, config) = (self.window, self.window.hour, context.config);
+        let mut verdict =
+            Verdict { findings, attribution: window.attribution, attribution_new: window.attribution_new, ..Verdict::default() };
+        verdict.findings.extend(swept(window, context));
+        let silent = FunctionProfile::default();
+        for function in &window.functions {
+            let known = profiles.function(&EntityId::new(EntityKind::Function, function.arn));
+            let look = FunctionLook { hour, function, deployed: deployed(profiles, &self.changes, function.arn, hour.hour) };
+            verdict.findings.extend(NewApiCall.judge(known.map_or(&silent, |p| p.1), &look, context));
         }
-    }
-    for principal in &window.principals {
-        let id = EntityId::new(EntityKind::Principal, principal.principal);
-        let entry = profiles.entry(&id, short_name(principal.principal), None, delta);
-        if let Behaviour::Principal(profile) = &mut entry.behaviour {
-            PrivilegeEscalation.learn(profile, &PrincipalLook { hour, principal }, &context, delta);
-            entry.age.learn(hour.hour, principal.rows.len() as u64);
+        let nobody = PrincipalProfile::default();
+        for principal in &window.principals {
+            let known = profiles.principal(&EntityId::new(EntityKind::Principal, principal.principal));
+            let look = PrincipalLook { hour, principal };
+            verdict.findings.extend(PrivilegeEscalation.judge(known.map_or(&nobody, |p| p.1), &look, context));
         }
+        for finding in &mut verdict.findings {
+            finish(finding, config);
+        }
+        verdict.observations = self.changes.iter().map(|c| c.observation(hour)).collect();
+        // What a statistical detector calls informational is a signal: kept in the entity's timeline, no finding.
+        let is_signal =
+            |f: &Finding| f.severity == Severity::Informational && matches!(f.detector.as_str(), NewPeer::NAME | NewApiCall::NAME);
+        verdict.observations.extend(verdict.findings.iter().filter(|f| is_signal(f)).map(signal));
+        verdict.findings.retain(|f| !is_signal(f));
+        verdict.findings.sort_by(|a, b| a.finding_id.cmp(&b.finding_id));
+        verdict.observations.extend(outage_observation(window, &self.outage));
+        verdict
     }
-    for change in looks.changes.iter().filter(|c| c.is_deploy()) {
-        profiles.deploys.insert(change.function.into(), hour.hour);
+
+    /// Learns what is no network entity.
+    fn learn_others(&self, profiles: &mut AccountProfiles, context: &Context<'_>, delta: &mut FleetDelta) {
+        let (window, hour) = (self.window, self.window.hour);
+        for function in &window.functions {
+            let deployed = deployed(profiles, &self.changes, function.arn, hour.hour);
+            let id = EntityId::new(EntityKind::Function, function.arn);
+            let entry = profiles.entry(&id, short_name(function.arn), function.arn.split(':').nth(3), delta);
+            if let Behaviour::Function(profile) = &mut entry.behaviour {
+                NewApiCall.learn(profile, &FunctionLook { hour, function, deployed }, context, delta);
+                entry.age = profile.age;
+            }
+        }
+        for principal in &window.principals {
+            let id = EntityId::new(EntityKind::Principal, principal.principal);
+            let entry = profiles.entry(&id, short_name(principal.principal), None, delta);
+            if let Behaviour::Principal(profile) = &mut entry.behaviour {
+                PrivilegeEscalation.learn(profile, &PrincipalLook { hour, principal }, context, delta);
+                entry.age.learn(hour.hour, principal.rows.len() as u64);
+            }
+        }
+        for change in self.changes.iter().filter(|c| c.is_deploy()) {
+            profiles.deploys.insert(change.function.into(), hour.hour);
+        }
     }
 }
 

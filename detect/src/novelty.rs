@@ -155,45 +155,75 @@ pub fn day16(day: Day) -> u16 {
     day.0.clamp(0, i32::from(u16::MAX)) as u16
 }
 
-/// Where a key is among sorted keys, or would be.
+/// The known keys of one space, to be asked for many of them on one day.
 ///
-/// Keys are hashes, so their values say about where they are: that touches one or two cache lines where halving touches
-/// nine. Whoever chooses keys that are not spread evenly makes it a walk over at most [`KNOWN_MAX`] of them.
+/// They are read once, in order, as the processor reads ahead best: an entity's keys lie in no cache when its hour comes.
+/// Keys are hashes, so their highest bits tell within a step or two where they are. Whoever chooses keys that are not spread
+/// evenly makes it a walk over at most [`KNOWN_MAX`] of them.
+pub struct KnownIndex<'k> {
+    known: &'k [KnownKey],
+    day: u16,
+    /// What is left of a key after this is below [`STARTS`].
+    shift: u32,
+    /// By the highest bits of a key: how many known ones have smaller ones.
+    starts: [u16; STARTS + 1],
+}
+
+/// About as many as keys, so that few have the same highest bits.
+const STARTS: usize = KNOWN_MAX;
+
+impl<'k> KnownIndex<'k> {
+    fn new(known: &'k [KnownKey], day: Day) -> Self {
+        let bits = u64::BITS - known.last().map_or(0, |last| last.key).leading_zeros();
+        let shift = bits.saturating_sub(STARTS.ilog2());
+        let mut starts = [0; STARTS + 1];
+        for (known, upto) in known.iter().zip(1..) {
+            if let Some(start) = starts.get_mut((known.key >> shift) as usize + 1) {
+                *start = upto;
+            }
+        }
+        let mut most = 0;
+        for start in &mut starts {
+            most = most.max(*start);
+            *start = most;
+        }
+        Self { known, day: day16(day), shift, starts }
+    }
+
+    /// Where a key stands that is not forgotten, for [`Novelty::touch`].
+    #[must_use]
+    pub fn place(&self, key: u64) -> Option<(usize, &'k KnownKey)> {
+        // A full map holds the smallest hashes: most of what it does not know lies beyond its end.
+        let start = usize::from(*self.starts[..STARTS].get((key >> self.shift) as usize)?);
+        let walk = self.known.get(start..)?.iter().take_while(|known| known.key < key).count();
+        let found = self.known.get(start + walk).filter(|known| known.key == key)?;
+        (self.day <= found.last.saturating_add(FORGET_DAYS)).then_some((start + walk, found))
+    }
+
+    /// True if `key` is known.
+    #[must_use]
+    pub fn knows(&self, key: u64) -> bool {
+        self.place(key).is_some()
+    }
+}
+
+/// Where a key is among sorted keys, or would be.
 fn find(known: &[KnownKey], key: u64) -> Result<usize, usize> {
-    let Some(last) = known.last() else { return Err(0) };
-    if key > last.key {
-        return Err(known.len());
-    }
-    // As signed integers, which processors convert in one step.
-    let share = (key >> 1) as i64 as f64 / ((last.key >> 1) as i64 as f64 + 1.0);
-    let mut at = ((share * known.len() as f64) as usize).min(known.len() - 1);
-    // The last one is not smaller, so the first walk ends.
-    while known[at].key < key {
-        at += 1;
-    }
-    while let Some(before) = at.checked_sub(1).filter(|before| known[*before].key >= key) {
-        at = before;
-    }
-    if known[at].key == key { Ok(at) } else { Err(at) }
+    known.binary_search_by_key(&key, |k| k.key)
 }
 
 impl Novelty {
     /// The known key, unless it is forgotten by `day`.
     #[must_use]
     pub fn get(&self, key: u64, day: Day) -> Option<&KnownKey> {
-        self.place(key, day).map(|p| p.1)
+        let found = &self.known[find(&self.known, key).ok()?];
+        (day16(day) <= found.last.saturating_add(FORGET_DAYS)).then_some(found)
     }
 
-    /// Where a key known on `day` stands, for [`Novelty::touch`].
+    /// For many questions on `day`.
     #[must_use]
-    pub fn place(&self, key: u64, day: Day) -> Option<(usize, &KnownKey)> {
-        // A full map holds the smallest hashes: most of what it does not know lies beyond its end.
-        if self.known.last().is_none_or(|last| key > last.key) {
-            return None;
-        }
-        let at = find(&self.known, key).ok()?;
-        let found = &self.known[at];
-        (day16(day) <= found.last.saturating_add(FORGET_DAYS)).then_some((at, found))
+    pub fn index(&self, day: Day) -> KnownIndex<'_> {
+        KnownIndex::new(&self.known, day)
     }
 
     /// Notes that the key at `place` was seen in an hour of `day`; once an hour, before [`Novelty::learn`]. True if it
@@ -281,7 +311,7 @@ impl Novelty {
         keys.sort_unstable_by_key(|learned| learned.key);
         // Those that are not known move to the front: more than fit need not be looked at, of those that would come in only
         // the smallest hashes can stay.
-        let (mut next, mut added) = (0, 0);
+        let (mut next, mut added, mut at) = (0, 0, 0);
         while let Some(first) = keys.get(next) {
             let mut learned = *first;
             let start = next;
@@ -290,15 +320,15 @@ impl Novelty {
                 learned.flags &= again.flags;
                 next += 1;
             }
-            match find(&self.known, learned.key) {
-                Ok(at) => {
-                    let known = &mut self.known[at];
+            at += self.known[at..].partition_point(|known| known.key < learned.key);
+            match self.known.get_mut(at).filter(|known| known.key == learned.key) {
+                Some(known) => {
                     known.last = known.last.max(day);
                     known.hours = known.hours.saturating_add(1);
                     known.flags &= learned.flags;
                 }
-                Err(_) if added > KNOWN_MAX => self.full = day.max(1),
-                Err(_) => {
+                None if added > KNOWN_MAX => self.full = day.max(1),
+                None => {
                     learned.name = best_name(&keys[start..next], shown);
                     keys[added] = learned;
                     added += 1;
@@ -488,9 +518,11 @@ mod tests {
             for mut some in [Vec::new(), keys, rest] {
                 some.sort_unstable();
                 some.dedup();
-                let known: Vec<KnownKey> = some.iter().map(|key| KnownKey { key: *key, first: 0, last: 0, hours: 0, flags: 0 }).collect();
+                let known: Vec<KnownKey> = some.iter().map(|key| KnownKey { key: *key, first: 0, last: 9, hours: 0, flags: 0 }).collect();
+                let (index, too_late) = (KnownIndex::new(&known, Day(9)), KnownIndex::new(&known, Day(40)));
                 for key in some.iter().copied().chain([asked, 0, 1, 9, u64::MAX, asked % 1600]) {
-                    prop_assert_eq!(find(&known, key), some.binary_search(&key));
+                    prop_assert_eq!(index.place(key).map(|p| p.0), some.binary_search(&key).ok());
+                    prop_assert!(index.place(key).is_none_or(|p| p.1.key == key) && !too_late.knows(key));
                 }
             }
         }

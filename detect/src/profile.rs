@@ -178,13 +178,19 @@ impl AccountProfiles {
         self.deploys.get(function).is_some_and(|at| (0..=DEPLOY_HOURS).contains(&hour.0.saturating_sub(at.0)))
     }
 
+    /// [`Self::clean`] may forget something in this hour: it is the first of its day.
+    #[must_use]
+    pub fn is_to_clean(&self, hour: Hour) -> bool {
+        hour.day() > self.cleaned
+    }
+
     /// Forgets what is long gone, once a day.
     pub fn clean(&mut self, hour: Hour, delta: &mut FleetDelta) {
         self.since.get_or_insert(hour);
-        let day = hour.day();
-        if day <= self.cleaned {
+        if !self.is_to_clean(hour) {
             return;
         }
+        let day = hour.day();
         self.cleaned = day;
         self.deploys.retain(|_, at| hour.0.saturating_sub(at.0) <= 2 * DEPLOY_HOURS);
         self.entities.retain(|id, profile| {

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 
 use flowtrail_enrich::{PeerKind, PeerName};
-use flowtrail_ingest::{Day, Hour, Ip};
+use flowtrail_ingest::{Hour, Ip};
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -13,7 +13,9 @@ use crate::detectors::scan::{Alarm, Pair, ScanBaseline, Tally, lateral_pairs};
 use crate::detectors::{Context, Detector, attribute, closing, draft};
 use crate::finding::{Finding, Severity};
 use crate::fleet::FleetDelta;
-use crate::novelty::{KNOWN_MAX, Learned, NAMELESS, Novelty, NoveltyOdds, SETTLING_HOURS, Space, flags, key_of, key_of_bytes, key_of_ip};
+use crate::novelty::{
+    KNOWN_MAX, KnownIndex, Learned, NAMELESS, Novelty, NoveltyOdds, SETTLING_HOURS, Space, flags, key_of, key_of_bytes, key_of_ip,
+};
 use crate::profile::{Age, warm_up_of};
 use crate::surprise::{self, Evidence, KIND_CAP, LOW, is_signal, level, milli, of_normal, of_p};
 use crate::text;
@@ -234,14 +236,15 @@ impl<'w, 'a> NetworkLook<'w, 'a> {
         let mut peers = Vec::with_capacity(network.peers.len());
         let mut pairs = Vec::with_capacity(network.outbound.len());
         let mut ports = PortLooks::new();
+        let index = profile.peers.index(day);
         for (at, peer) in network.peers.iter().enumerate() {
-            let look = classify(network, peer, profile, crowded, day);
+            let look = classify(network, peer, profile, &index, crowded);
             for contact in network.contacts(peer) {
                 let outcome = contact.outcome;
                 let port = ports.of(contact.port, contact.protocol, |key| profile.ports.knows(key, day));
                 port.learnable |= look.learnable && outcome != Outcome::Failed;
-                let known = port.known;
-                if look.familiarity == Familiarity::Known && known {
+                let port_known = port.known;
+                if look.familiarity == Familiarity::Known && port_known {
                     continue;
                 }
                 match pairs.last_mut() {
@@ -253,14 +256,7 @@ impl<'w, 'a> NetworkLook<'w, 'a> {
                     _ => {
                         let tried =
                             outcome == Outcome::Failed && profile.scan.has_tried(pair_key(contact.peer, contact.port, contact.protocol));
-                        pairs.push(Pair {
-                            peer: at as u32,
-                            port: contact.port,
-                            protocol: contact.protocol,
-                            outcome,
-                            port_known: known,
-                            tried,
-                        });
+                        pairs.push(Pair { peer: at as u32, port: contact.port, protocol: contact.protocol, outcome, port_known, tried });
                     }
                 }
             }
@@ -281,12 +277,12 @@ pub(crate) fn tried_key(ip: Ip) -> u64 {
     key_of_ip(Space::Peer, 4, ip, [])
 }
 
-fn classify(network: &NetworkHour<'_>, peer: &PeerHour, profile: &NetworkProfile, crowded: bool, day: Day) -> PeerLook {
+fn classify(network: &NetworkHour<'_>, peer: &PeerHour, profile: &NetworkProfile, peers: &KnownIndex<'_>, crowded: bool) -> PeerLook {
     let learnable = peer.answered && peer.outcome != Outcome::Failed;
     let private = peer.ip.is_private();
     let address = address_key(peer.ip, private, &network.hour.account);
     let look = |familiarity, key| PeerLook { familiarity, key, address, learnable, private, place: None };
-    let place = profile.peers.place(address, day);
+    let place = peers.place(address);
     // Most peers are known public addresses: they need no name.
     if let Some((at, _)) = place.filter(|_| !private) {
         return PeerLook { place: Some(at as u32), ..look(Familiarity::Known, address) };
@@ -306,15 +302,15 @@ fn classify(network: &NetworkHour<'_>, peer: &PeerHour, profile: &NetworkProfile
         PeerKind::Owner => {
             let key = named_key();
             // An address learned before anybody was known to hold it is the same peer with a name now.
-            (profile.peers.knows(key, day) || known_address.is_some_and(|k| k.flags & flags::UNNAMED != 0), key)
+            (peers.knows(key) || known_address.is_some_and(|k| k.flags & flags::UNNAMED != 0), key)
         }
         PeerKind::AwsService | PeerKind::Network => {
             let key = named_key();
-            (profile.peers.knows(key, day) || known_address.is_some(), key)
+            (peers.knows(key) || known_address.is_some(), key)
         }
         PeerKind::Private if known_place.is_some() => return PeerLook { place: known_place, ..look(Familiarity::Known, address) },
         PeerKind::AwsRented | PeerKind::Private => (known_address.is_some(), address),
-        PeerKind::Internet => (profile.peers.knows(neighbourhood_key(peer.ip), day), address),
+        PeerKind::Internet => (peers.knows(neighbourhood_key(peer.ip)), address),
     };
     if known {
         look(Familiarity::Known, key)
@@ -457,17 +453,21 @@ impl Detector for NewPeer {
 
 /// Indices of the peers that are new, one for each new key: the first met, then the smallest address.
 fn fresh(look: &NetworkLook<'_, '_>) -> Vec<usize> {
-    let new = look.peers.iter().zip(0u32..).filter(|(peer, _)| peer.familiarity == Familiarity::New);
-    let mut keys: Vec<(u64, u32)> = new.map(|(peer, at)| (peer.key, at)).collect();
-    // Two are seldom of one key, and keys are quickly sorted.
-    keys.sort_unstable();
-    let order = |at: usize| {
-        let peer = &look.network.peers[at];
-        (!look.peers[at].learnable, peer.first, peer.ip)
-    };
-    let first_of = |same: &[(u64, u32)]| same.iter().map(|(_, at)| *at as usize).min_by_key(|at| order(*at));
-    let mut fresh: Vec<usize> = keys.chunk_by(|a, b| a.0 == b.0).filter_map(first_of).collect();
-    fresh.sort_unstable();
+    let new = |(at, peer): (usize, &PeerLook)| (peer.familiarity == Familiarity::New).then_some(at);
+    let mut fresh: Vec<usize> = Vec::with_capacity(look.peers.len());
+    fresh.extend(look.peers.iter().enumerate().filter_map(new));
+    // Who is known by its address has that key alone.
+    let mut named: Vec<usize> = fresh.extract_if(.., |at| look.peers[*at].key != look.peers[*at].address).collect();
+    if !named.is_empty() {
+        let order = |at: &usize| {
+            let peer = &look.network.peers[*at];
+            (look.peers[*at].key, !look.peers[*at].learnable, peer.first, peer.ip)
+        };
+        named.sort_unstable_by_key(order);
+        named.dedup_by_key(|at| look.peers[*at].key);
+        fresh.extend(named);
+        fresh.sort_unstable();
+    }
     fresh
 }
 

@@ -3,7 +3,7 @@
 //! An order-free random walk over the hour's first contacts (Jung et al. 2004): each failure speaks for a scanner, each
 //! success against. It is a function of the two counts, so it does not matter in which order the contacts came.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
 
 use flowtrail_enrich::PeerKind;
 use flowtrail_ingest::{EventTime, Hour, Ip};
@@ -127,9 +127,11 @@ impl ScanBaseline {
                 _ => self.tried.push((*key, day)),
             }
         }
-        // Two sorted stretches, which the stable sort merges.
-        self.tried.sort_by_key(|t| t.0);
-        self.tried.truncate(TRIED_MAX);
+        if self.tried.len() > known {
+            // Two sorted stretches, which the stable sort merges.
+            self.tried.sort_by_key(|t| t.0);
+            self.tried.truncate(TRIED_MAX);
+        }
     }
 }
 
@@ -212,14 +214,24 @@ fn tally(look: &NetworkLook<'_, '_>, outage: &[Ip]) -> Tally {
 /// third failed. Who works through a list of hosts that mostly live is answered too often for the walk to alarm, which
 /// weighs an answer as much as several failures. (hosts, port); ties go to the smaller port.
 fn half_answered(look: &NetworkLook<'_, '_>, outage: &[Ip]) -> Option<(usize, (u16, u8))> {
-    let mut hosts: BTreeMap<(u16, u8), (usize, usize)> = BTreeMap::new();
-    for pair in look.pairs.iter().filter(|p| counts(look, outage, p)) {
-        let slot = hosts.entry((pair.port, pair.protocol)).or_default();
-        slot.0 += 1;
-        slot.1 += usize::from(pair.outcome == Outcome::Failed && !pair.tried);
-    }
-    let swept = hosts.into_iter().filter(|(_, (n, failed))| *n >= SWEEP_HOSTS && *failed >= HALF_FAILED && failed * 3 >= *n);
-    swept.max_by(|a, b| a.1.cmp(&b.1).then_with(|| b.0.cmp(&a.0))).map(|(port, (n, _))| (n, port))
+    let failed_first = |p: &Pair| p.outcome == Outcome::Failed && !p.tried;
+    let counted = look.pairs.iter().filter(|p| counts(look, outage, p));
+    // The lowest bit tells those that failed.
+    let mut ports: Vec<u32> = Vec::with_capacity(look.pairs.len());
+    ports.extend(counted.map(|p| port_number(p) << 1 | u32::from(failed_first(p))));
+    ports.sort_unstable();
+    let hosts = ports.chunk_by(|a, b| a >> 1 == b >> 1).map(|of| (of[0] >> 1, of.len(), of.iter().filter(|p| **p & 1 != 0).count()));
+    let swept = hosts.filter(|(_, n, failed)| *n >= SWEEP_HOSTS && *failed >= HALF_FAILED && failed * 3 >= *n);
+    swept.max_by_key(|(port, n, failed)| (*n, *failed, Reverse(*port))).map(|(port, n, _)| (n, port_of_number(port)))
+}
+
+/// Port and protocol as one number in the same order, which sorts fast.
+fn port_number(pair: &Pair) -> u32 {
+    u32::from(pair.port) << 8 | u32::from(pair.protocol)
+}
+
+fn port_of_number(number: u32) -> (u16, u8) {
+    ((number >> 8) as u16, number as u8)
 }
 
 /// The port with the most hosts, and the host with the most ports. A scan that finds something is still one: answered
@@ -227,11 +239,10 @@ fn half_answered(look: &NetworkLook<'_, '_>, outage: &[Ip]) -> Option<(usize, (u
 #[allow(clippy::type_complexity)]
 fn shape(look: &NetworkLook<'_, '_>, outage: &[Ip]) -> (Option<(usize, (u16, u8))>, Option<(usize, Ip)>) {
     let counted = || look.pairs.iter().filter(|p| counts(look, outage, p));
-    // Port and protocol as one number, which sorts fast.
     let mut ports: Vec<u32> = Vec::with_capacity(look.pairs.len());
-    ports.extend(counted().map(|p| u32::from(p.port) << 8 | u32::from(p.protocol)));
+    ports.extend(counted().map(port_number));
     ports.sort_unstable();
-    let widest = most(ports.into_iter()).map(|(n, port)| (n, ((port >> 8) as u16, port as u8)));
+    let widest = most(ports.into_iter()).map(|(n, port)| (n, port_of_number(port)));
     // Pairs come peer by peer, and peers by address.
     let deepest = most(counted().map(|p| p.peer));
     let ip = |peer: u32| look.network.peers.get(peer as usize).map(|p| p.ip);
@@ -293,16 +304,24 @@ impl Detector for Scan {
         }
         let network = look.network;
         let day = day16(context.hour.day());
-        scan.forget(day);
-        let mut tried: Vec<u64> = Vec::new();
+        // What is not too old for a day was not so in an earlier hour of it.
+        if day16(profile.age.last.day()) != day {
+            scan.forget(day);
+        }
+        let mut tried: Vec<u64> = Vec::with_capacity(TRIED_MAX);
+        let mut add = |key: u64| {
+            if scan.admits(key) {
+                tried.push(key);
+            }
+        };
         for pair in look.pairs.iter().filter(|p| p.outcome == Outcome::Failed) {
             if let Some(peer) = network.peers.get(pair.peer as usize) {
-                tried.extend(Some(pair_key(peer.ip, pair.port, pair.protocol)).filter(|key| scan.admits(*key)));
+                add(pair_key(peer.ip, pair.port, pair.protocol));
             }
         }
         for (peer, seen) in network.peers.iter().zip(&look.peers) {
             if seen.familiarity != Familiarity::Known && (peer.outcome == Outcome::Failed || !peer.answered) {
-                tried.extend(Some(tried_key(peer.ip)).filter(|key| scan.admits(*key)));
+                add(tried_key(peer.ip));
             }
         }
         scan.remember(&mut tried, day);
@@ -388,7 +407,8 @@ impl Scan {
             Wanted::Host(ip) => ip_of(pair.peer) == Some(ip),
             Wanted::Failed => pair.outcome == Outcome::Failed,
         };
-        let pairs: Vec<&Pair> = look.pairs.iter().filter(|p| wanted(p)).collect();
+        let mut pairs: Vec<&Pair> = Vec::with_capacity(look.pairs.len());
+        pairs.extend(look.pairs.iter().filter(|p| wanted(p)));
         let contacts: Vec<Contact> = contacts_of(look, &pairs);
         let mut finding = draft::<Self>(context, &network.id, &network.name, network.region.as_deref());
         fill(&mut finding, look, &contacts);
@@ -422,8 +442,9 @@ impl Scan {
         });
         let refused = pairs.iter().filter(|p| p.outcome == Outcome::Failed).count();
         let answered = pairs.iter().filter(|p| p.outcome == Outcome::Succeeded).count();
-        let hosts = distinct(pairs.iter().map(|p| p.peer));
-        let ports = distinct(pairs.iter().map(|p| (p.port, p.protocol)));
+        // Pairs come peer by peer.
+        let hosts = pairs.chunk_by(|a, b| a.peer == b.peer).count();
+        let ports = distinct(pairs.iter().map(|p| port_number(p)));
         let slow_words =
             if is_slow { format!(" Together with {f} failed ones of the 23 hours before it is a slow scan.") } else { String::new() };
         let learned = match usual {
@@ -549,8 +570,9 @@ impl Scan {
     fn scanned(&self, look: &NetworkLook<'_, '_>, context: &Context<'_>) -> Vec<Finding> {
         let network = look.network;
         let own = |c: &Contact| own_address(network, c);
-        let rejected = network.inbound.iter().filter(|c| network.was_rejected(c));
-        let mut refused: Vec<(Ip, Contact)> = rejected.map(|c| (own(c), *c)).collect();
+        let rejected = || network.inbound.iter().filter(|c| network.was_rejected(c));
+        let mut refused: Vec<(Ip, Contact)> = Vec::with_capacity(rejected().count());
+        refused.extend(rejected().map(|c| (own(c), *c)));
         // Most interfaces have one address; contacts of one keep their order.
         refused.sort_by_key(|r| r.0);
         let mut findings = Vec::new();
@@ -674,7 +696,7 @@ fn distinct<T: Ord>(items: impl Iterator<Item = T>) -> usize {
 
 /// The contacts of these pairs.
 fn contacts_of(look: &NetworkLook<'_, '_>, pairs: &[&Pair]) -> Vec<Contact> {
-    let mut contacts = Vec::new();
+    let mut contacts = Vec::with_capacity(pairs.len());
     for pair in pairs {
         let Some(peer) = look.network.peers.get(pair.peer as usize) else { continue };
         contacts.extend(look.network.contacts(peer).iter().filter(|c| c.port == pair.port && c.protocol == pair.protocol));
