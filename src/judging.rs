@@ -241,8 +241,7 @@ pub fn merge_named(
     let (mut hour, counts) = merge_into(blocks, spare)?;
     for unit in &mut hour.units {
         if let Some(record) = ledger.get(&unit.id) {
-            unit.source.clone_from(&record.source);
-            unit.key.clone_from(&record.key);
+            (unit.source, unit.key) = (record.source.as_str().into(), record.key.as_str().into());
         }
     }
     Ok((hour, counts))

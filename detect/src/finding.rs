@@ -1,5 +1,7 @@
 //! Findings and observations: what a detector says, ready for the tables (design/interface.md section 3).
 
+use std::sync::Arc;
+
 use flowtrail_enrich::Candidate;
 use flowtrail_ingest::{EventTime, Ip};
 use serde::{Deserialize, Serialize};
@@ -38,9 +40,9 @@ impl Severity {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct EvidenceRef {
     /// Name of the source: `folder`, `s3`, `kafka`, or the list or snapshot.
-    pub source: String,
-    /// Object key, path, or `topic/partition`.
-    pub key: String,
+    pub source: Arc<str>,
+    /// Object key, path, or `topic/partition`. Shared: thousands of findings point into the same few objects.
+    pub key: Arc<str>,
     /// Line number, index in `Records`, Parquet row or Kafka offset.
     pub position: u64,
     /// CloudTrail `eventID`.
@@ -139,6 +141,7 @@ pub struct Finding {
     /// Thresholds in force, a JSON object.
     pub parameters: String,
     /// Where the raw records are; at most 10, the smallest by (time, id).
+    #[serde(with = "by_object")]
     pub evidence: Vec<EvidenceRef>,
     /// Share of expected input that was there, in thousandths.
     pub coverage_milli: i64,
@@ -202,4 +205,64 @@ pub struct ProfileRow {
     pub ports: String,
     /// Rates, JSON.
     pub rates: String,
+}
+
+/// Evidence in the state: what lies one behind the other in the same object names it once. A day's findings are mostly
+/// evidence, and that is mostly keys.
+mod by_object {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::EvidenceRef;
+
+    /// (source, key, positions and event ids)
+    type Object<T> = (T, T, Vec<(u64, Option<T>)>);
+
+    pub fn serialize<S: Serializer>(evidence: &[EvidenceRef], to: S) -> Result<S::Ok, S::Error> {
+        let objects = evidence.chunk_by(|a, b| (&a.source, &a.key) == (&b.source, &b.key)).map(|same| -> Object<&str> {
+            let places = same.iter().map(|e| (e.position, e.event_id.as_deref())).collect();
+            (&same[0].source, &same[0].key, places)
+        });
+        objects.collect::<Vec<_>>().serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<EvidenceRef>, D::Error> {
+        let mut evidence = Vec::new();
+        for (source, key, places) in Vec::<Object<String>>::deserialize(from)? {
+            let (source, key): (Arc<str>, Arc<str>) = (source.into(), key.into());
+            evidence.extend(places.into_iter().map(|(position, event_id)| EvidenceRef {
+                source: Arc::clone(&source),
+                key: Arc::clone(&key),
+                position,
+                event_id,
+            }));
+        }
+        Ok(evidence)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn evidence_comes_back_in_its_order(places in prop::collection::vec((0u8..2, 0u8..3, 0u64..4, prop::option::of("[a-f]{3}")), 0..12)) {
+            let evidence: Vec<EvidenceRef> = places.into_iter().map(|(source, key, position, event_id)| EvidenceRef {
+                source: ["folder", "s3"][usize::from(source)].into(),
+                key: format!("an/object/with/a/long/key/{key}").into(),
+                position,
+                event_id,
+            }).collect();
+            let objects = evidence.chunk_by(|a, b| (&a.source, &a.key) == (&b.source, &b.key)).count();
+            let finding = Finding { evidence, ..Finding::default() };
+            let bytes = postcard::to_stdvec(&finding).unwrap();
+            prop_assert_eq!(bytes.windows(7).filter(|w| w == b"an/obje").count(), objects);
+            prop_assert_eq!(postcard::from_bytes::<Finding>(&bytes).unwrap(), finding);
+        }
+    }
 }

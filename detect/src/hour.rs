@@ -3,6 +3,8 @@
 //! Conversations are sums of flow records; calls are a set. Whose side of a conversation is "ours" and who held an
 //! address is not in here: it is asked when judging.
 
+use std::sync::Arc;
+
 use flowtrail_ingest::{EventTime, Hour, Ip, UnitId};
 use serde::{Deserialize, Serialize};
 
@@ -145,9 +147,9 @@ pub struct UnitRef {
     /// Identity.
     pub id: UnitId,
     /// `folder`, `s3`, `kafka`.
-    pub source: String,
+    pub source: Arc<str>,
     /// Key, path or `topic/partition`.
-    pub key: String,
+    pub key: Arc<str>,
 }
 
 /// One account's UTC hour, merged.

@@ -23,6 +23,7 @@ pub mod judge;
 mod key_counts;
 pub mod merge;
 pub mod novelty;
+mod packed;
 mod pool;
 pub mod ports;
 pub mod profile;

@@ -116,6 +116,7 @@ pub const NAMELESS: u32 = u32::MAX;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Novelty {
     /// Sorted by key.
+    #[serde(with = "crate::packed")]
     known: Vec<KnownKey>,
     /// Names of the most recently seen, sorted by key.
     names: Vec<(u64, Box<str>)>,

@@ -14,8 +14,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use twox_hash::XxHash3_64;
 
-/// Version of the frame layout and of what is in frames and runs. 2: the numbers of conversations behind their lengths.
-pub const VERSION: u16 = 2;
+/// Version of the frame layout and of what is in frames and runs. 3: known keys in columns, evidence by object.
+pub const VERSION: u16 = 3;
 /// Bytes in one frame at most, before and after compression.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
 

@@ -116,9 +116,9 @@ fn raw(finding: &Finding, inputs: &[String]) -> Result<String, Failure> {
         let object = listed
             .objects
             .iter()
-            .find(|o| o.meta.key == evidence.key || (id.is_some() && flowtrail_ingest::UnitId::of_key(&o.meta.key) == id));
+            .find(|o| *o.meta.key == *evidence.key || (id.is_some() && flowtrail_ingest::UnitId::of_key(&o.meta.key) == id));
         let Some(object) = object else {
-            missing.push(evidence.key.clone());
+            missing.push(evidence.key.to_string());
             continue;
         };
         let mut bytes = inputs.fetch(object)?;

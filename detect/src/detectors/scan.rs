@@ -70,6 +70,7 @@ pub struct ScanBaseline {
     /// The last 24 hours.
     hours: Vec<ScanHour>,
     /// What was tried in vain: (hash, last day), sorted, the smallest hashes.
+    #[serde(with = "crate::packed")]
     tried: Vec<(u64, u16)>,
 }
 

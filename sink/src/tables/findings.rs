@@ -131,8 +131,8 @@ pub(super) fn candidates(all: &[&Candidate]) -> Columns {
 /// Members of `evidence`, which `observations` has, too.
 pub(super) fn evidence(all: &[&EvidenceRef]) -> Columns {
     let mut c = Columns::new();
-    c.text("source", all.iter().map(|x| x.source.as_str()))
-        .text("key", all.iter().map(|x| x.key.as_str()))
+    c.text("source", all.iter().map(|x| &*x.source))
+        .text("key", all.iter().map(|x| &*x.key))
         .count("position", all.iter().map(|x| x.position))
         .maybe_text("event_id", all.iter().map(|x| x.event_id.as_deref()));
     c
@@ -246,8 +246,8 @@ fn of_json(row: &Fields<'_>) -> FindingRow {
             .collect(),
         parameters: row.text("parameters"),
         evidence: row.objects("evidence", |e| EvidenceRef {
-            source: e.text("source"),
-            key: e.text("key"),
+            source: e.text("source").into(),
+            key: e.text("key").into(),
             position: e.long("position").and_then(|n| n.try_into().ok()).unwrap_or_default(),
             event_id: e.opt("event_id"),
         }),
