@@ -210,7 +210,8 @@ impl AccountWork<'_> {
         let hour = of.hour;
         let (merged, counts) = merge_named(&of.blocks, bench.ledger, std::mem::take(conversations))?;
         let window = Window::build(&merged, &bench.facts);
-        let verdict = if hour.end() <= bench.sealed_until {
+        let sealed = hour.end() <= bench.sealed_until;
+        let verdict = if sealed {
             judge_and_learn_window(bench.config, &mut self.profiles, fleet, &mut self.delta, &window)
         } else {
             judge_window(bench.config, &self.profiles, fleet, &window)
@@ -224,7 +225,11 @@ impl AccountWork<'_> {
         }
         self.said.attribution.insert((self.account.to_owned(), hour), verdict.attribution);
         self.said.observations.extend(verdict.observations);
-        self.incidents.replace_hour(self.account, hour, verdict.findings);
+        if sealed {
+            self.incidents.seal_hour(self.account, hour, verdict.findings);
+        } else {
+            self.incidents.replace_hour(self.account, hour, verdict.findings);
+        }
         Ok(())
     }
 }

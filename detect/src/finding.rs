@@ -209,7 +209,7 @@ pub struct ProfileRow {
 
 /// Evidence in the state: what lies one behind the other in the same object names it once. A day's findings are mostly
 /// evidence, and that is mostly keys.
-mod by_object {
+pub(crate) mod by_object {
     use std::sync::Arc;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

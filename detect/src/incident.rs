@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use flowtrail_ingest::{Day, Hour};
+use flowtrail_ingest::{Day, EventTime, Hour};
 use serde::{Deserialize, Serialize};
 
-use crate::finding::Finding;
+use crate::finding::{EvidenceRef, Finding, Severity};
 
 /// The id of what is asked: BLAKE3-128 of (detector, account and entity, subject, UTC day), in hex.
 #[must_use]
@@ -27,26 +27,68 @@ pub fn finding_id(detector: &str, account: &str, entity: &str, subject: &str, da
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Incidents {
     /// By id, by hour: that hour's part.
-    parts: BTreeMap<String, BTreeMap<Hour, Finding>>,
+    parts: BTreeMap<String, BTreeMap<Hour, Part>>,
     /// Which ids an account's hour took part in.
     hours: BTreeMap<(String, Hour), Vec<String>>,
+}
+
+/// What one hour says under an id: what a join asks of every hour, and the finding that it takes from the loudest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Part {
+    severity: Severity,
+    score_milli: i64,
+    window: (EventTime, EventTime),
+    seen: (EventTime, EventTime),
+    count: i64,
+    bytes_out: i64,
+    bytes_in: i64,
+    coverage_milli: i64,
+    #[serde(with = "crate::finding::by_object")]
+    evidence: Vec<EvidenceRef>,
+    /// All of it but for the evidence. `None` when another hour speaks louder for good: the texts of a day's hours are
+    /// most of what there is to keep, and no join would show them.
+    finding: Option<Box<Finding>>,
+}
+
+impl From<Finding> for Part {
+    fn from(mut finding: Finding) -> Self {
+        Self {
+            severity: finding.severity,
+            score_milli: finding.score_milli,
+            window: (finding.window_start, finding.window_end),
+            seen: (finding.first_seen, finding.last_seen),
+            count: finding.count,
+            bytes_out: finding.bytes_out,
+            bytes_in: finding.bytes_in,
+            coverage_milli: finding.coverage_milli,
+            evidence: std::mem::take(&mut finding.evidence),
+            finding: Some(Box::new(finding)),
+        }
+    }
 }
 
 impl Incidents {
     /// Adds one hour's finding, in place of what that hour said before under the same id.
     pub fn add(&mut self, finding: Finding) {
         let hour = finding.window_start.hour();
-        let ids = self.hours.entry((finding.account_id.clone(), hour)).or_default();
-        if let Err(at) = ids.binary_search(&finding.finding_id) {
-            ids.insert(at, finding.finding_id.clone());
+        self.note(&finding.account_id, hour, &finding.finding_id);
+        self.parts.entry(finding.finding_id.clone()).or_default().insert(hour, finding.into());
+    }
+
+    fn note(&mut self, account: &str, hour: Hour, id: &str) {
+        let ids = self.hours.entry((account.to_owned(), hour)).or_default();
+        if let Err(at) = ids.binary_search_by(|other| other.as_str().cmp(id)) {
+            ids.insert(at, id.to_owned());
         }
-        self.parts.entry(finding.finding_id.clone()).or_default().insert(hour, finding);
     }
 
     /// Adds all that another one holds.
     pub fn absorb(&mut self, other: Self) {
-        for finding in other.parts.into_values().flat_map(BTreeMap::into_values) {
-            self.add(finding);
+        for ((account, hour), ids) in other.hours {
+            ids.iter().for_each(|id| self.note(&account, hour, id));
+        }
+        for (id, parts) in other.parts {
+            self.parts.entry(id).or_default().extend(parts);
         }
     }
 
@@ -71,6 +113,15 @@ impl Incidents {
         touched
     }
 
+    /// [`Self::replace_hour`] for the last time: this hour is sealed, and so is every one before it.
+    pub fn seal_hour(&mut self, account: &str, hour: Hour, findings: Vec<Finding>) {
+        for id in self.replace_hour(account, hour, findings) {
+            let Some(parts) = self.parts.get_mut(&id) else { continue };
+            let loudest = loudest(parts.range(..=hour)).map(|p| p.0);
+            parts.range_mut(..=hour).filter(|(at, _)| Some(**at) != loudest).for_each(|(_, part)| part.finding = None);
+        }
+    }
+
     /// The joined finding of an id, if it stands.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Finding> {
@@ -85,8 +136,14 @@ impl Incidents {
     /// [`Self::standing`] of what nobody asks for again.
     #[must_use]
     pub fn into_standing(self) -> Vec<Finding> {
-        let alone = |mut parts: BTreeMap<Hour, Finding>| if parts.len() == 1 { parts.pop_first().map(|p| p.1) } else { join(&parts) };
-        self.parts.into_values().filter_map(alone).collect()
+        self.parts
+            .into_values()
+            .filter_map(|mut parts| {
+                let joined = Joined::of(&parts)?;
+                let finding = parts.get_mut(&joined.loudest)?.finding.take()?;
+                Some(joined.said_by(*finding))
+            })
+            .collect()
     }
 
     /// Number of findings that stand.
@@ -112,43 +169,69 @@ impl Incidents {
     }
 }
 
-/// The strongest hour speaks (ties: the earliest); counters are summed, the span is the whole, evidence the earliest.
-fn join(parts: &BTreeMap<Hour, Finding>) -> Option<Finding> {
-    let strongest =
-        parts.iter().max_by(|a, b| (a.1.severity, a.1.score_milli).cmp(&(b.1.severity, b.1.score_milli)).then_with(|| b.0.cmp(a.0)))?.1;
-    let mut joined = strongest.clone();
-    if parts.len() == 1 {
-        return Some(joined);
-    }
-    (joined.count, joined.bytes_out, joined.bytes_in) = (0, 0, 0);
-    joined.evidence.clear();
-    for part in parts.values() {
-        joined.window_start = joined.window_start.min(part.window_start);
-        joined.window_end = joined.window_end.max(part.window_end);
-        joined.first_seen = joined.first_seen.min(part.first_seen);
-        joined.last_seen = joined.last_seen.max(part.last_seen);
-        joined.count = joined.count.saturating_add(part.count);
-        joined.bytes_out = joined.bytes_out.saturating_add(part.bytes_out);
-        joined.bytes_in = joined.bytes_in.saturating_add(part.bytes_in);
-        joined.coverage_milli = joined.coverage_milli.min(part.coverage_milli);
-        for evidence in &part.evidence {
-            // Hours come in order and each brings its own earliest first.
-            if joined.evidence.len() < 10 && !joined.evidence.contains(evidence) {
-                joined.evidence.push(evidence.clone());
+/// The strongest hour speaks; ties: the earliest.
+fn loudest<'p>(parts: impl Iterator<Item = (&'p Hour, &'p Part)>) -> Option<(Hour, &'p Part)> {
+    let rank = |part: &Part| (part.severity, part.score_milli);
+    parts.max_by(|a, b| rank(a.1).cmp(&rank(b.1)).then_with(|| b.0.cmp(a.0))).map(|(hour, part)| (*hour, part))
+}
+
+fn join(parts: &BTreeMap<Hour, Part>) -> Option<Finding> {
+    let joined = Joined::of(parts)?;
+    let finding = parts.get(&joined.loudest)?.finding.as_deref()?.clone();
+    Some(joined.said_by(finding))
+}
+
+/// Hours joined: counters are summed, the span is the whole, evidence the earliest.
+struct Joined {
+    loudest: Hour,
+    hours: usize,
+    sum: Part,
+}
+
+impl Joined {
+    fn of(parts: &BTreeMap<Hour, Part>) -> Option<Self> {
+        let loudest = loudest(parts.iter())?.0;
+        let first = parts.values().next()?;
+        if parts.len() == 1 {
+            return Some(Self { loudest, hours: 1, sum: Part { evidence: first.evidence.clone(), finding: None, ..*first } });
+        }
+        let mut sum = Part { count: 0, bytes_out: 0, bytes_in: 0, evidence: Vec::new(), finding: None, ..*first };
+        for part in parts.values() {
+            sum.window = (sum.window.0.min(part.window.0), sum.window.1.max(part.window.1));
+            sum.seen = (sum.seen.0.min(part.seen.0), sum.seen.1.max(part.seen.1));
+            sum.count = sum.count.saturating_add(part.count);
+            sum.bytes_out = sum.bytes_out.saturating_add(part.bytes_out);
+            sum.bytes_in = sum.bytes_in.saturating_add(part.bytes_in);
+            sum.coverage_milli = sum.coverage_milli.min(part.coverage_milli);
+            for evidence in &part.evidence {
+                // Hours come in order and each brings its own earliest first.
+                if sum.evidence.len() < 10 && !sum.evidence.contains(evidence) {
+                    sum.evidence.push(evidence.clone());
+                }
             }
         }
+        Some(Self { loudest, hours: parts.len(), sum })
     }
-    let hours = parts.len();
-    let noted = format!("\nSeen in {hours} hours of that day; the numbers above are those of the hour that spoke loudest.");
-    joined.explanation.push_str(&noted);
-    Some(joined)
+
+    /// The finding of the loudest hour, with what all of them say.
+    fn said_by(self, mut finding: Finding) -> Finding {
+        (finding.window_start, finding.window_end) = self.sum.window;
+        (finding.first_seen, finding.last_seen) = self.sum.seen;
+        (finding.count, finding.bytes_out, finding.bytes_in) = (self.sum.count, self.sum.bytes_out, self.sum.bytes_in);
+        finding.coverage_milli = self.sum.coverage_milli;
+        finding.evidence = self.sum.evidence;
+        if self.hours > 1 {
+            let noted = format!("\nSeen in {} hours of that day; the numbers above are those of the hour that spoke loudest.", self.hours);
+            finding.explanation.push_str(&noted);
+        }
+        finding
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::finding::{EvidenceRef, Severity};
     use proptest::prelude::*;
 
     fn part(id: u8, hour: i32, severity: u8, score: i64) -> Finding {
@@ -216,6 +299,7 @@ mod tests {
         fn looks_in_any_order_end_alike(
             looks in prop::collection::vec((24i32..30, prop::collection::vec((0u8..3, 0u8..2, 0i64..5), 0..4)), 1..12),
             turn in any::<prop::sample::Index>(),
+            seal in 0i32..7,
         ) {
             // The last look at each hour counts, whatever was said before and in whatever order the hours come.
             let last: BTreeMap<i32, Vec<Finding>> = looks.iter().map(|(hour, said)| {
@@ -229,14 +313,29 @@ mod tests {
             for (hour, findings) in &last {
                 live.replace_hour("1", Hour(*hour), findings.clone());
             }
-            let mut hours: Vec<_> = last.into_iter().collect();
+            let mut hours: Vec<_> = last.clone().into_iter().collect();
             let by = turn.index(hours.len());
             hours.rotate_left(by);
             let mut once = Incidents::default();
             hours.into_iter().flat_map(|h| h.1).for_each(|f| once.add(f));
             prop_assert_eq!(live.standing().collect::<Vec<_>>(), once.standing().collect::<Vec<_>>());
             let bytes = postcard::to_stdvec(&once).unwrap();
-            prop_assert_eq!(postcard::from_bytes::<Incidents>(&bytes).unwrap(), once);
+            prop_assert_eq!(&postcard::from_bytes::<Incidents>(&bytes).unwrap(), &once);
+            // Sealed up to some hour, and looked at again after it.
+            let mut sealed = Incidents::default();
+            for (hour, findings) in last {
+                if hour < 24 + seal {
+                    sealed.seal_hour("1", Hour(hour), findings);
+                } else {
+                    sealed.replace_hour("1", Hour(hour), vec![part(0, hour, 1, 9)]);
+                    sealed.replace_hour("1", Hour(hour), findings);
+                }
+            }
+            let kept = sealed.parts.values().map(|parts| parts.range(..Hour(24 + seal)).filter(|p| p.1.finding.is_some()).count());
+            prop_assert!(kept.max().unwrap_or_default() <= 1);
+            let sealed: Incidents = postcard::from_bytes(&postcard::to_stdvec(&sealed).unwrap()).unwrap();
+            prop_assert_eq!(sealed.standing().collect::<Vec<_>>(), once.standing().collect::<Vec<_>>());
+            prop_assert_eq!(sealed.into_standing(), once.into_standing());
         }
     }
 }

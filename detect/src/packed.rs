@@ -111,7 +111,8 @@ mod tests {
     fn bytes_that_are_no_rows_are_an_error() {
         #[derive(Serialize)]
         struct Raw(Vec<u8>, Vec<u8>);
-        let read = |known: usize, tried: usize| postcard::from_bytes::<Both>(&postcard::to_stdvec(&Raw(vec![7; known], vec![7; tried])).unwrap());
+        let read =
+            |known: usize, tried: usize| postcard::from_bytes::<Both>(&postcard::to_stdvec(&Raw(vec![7; known], vec![7; tried])).unwrap());
         assert_eq!(read(32, 20).unwrap().known.len(), 2);
         for (known, tried) in [(31, 20), (1, 0), (32, 19), (40, 10)] {
             assert!(read(known, tried).is_err(), "{known} {tried}");
