@@ -73,7 +73,7 @@ pub struct UnitRecord {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
     /// The row.
-    pub finding: Finding,
+    pub finding: Arc<Finding>,
     /// Revisions so far.
     pub revision: i32,
     /// It was withdrawn.
@@ -283,8 +283,6 @@ pub struct Lane {
     archives: Vec<SegmentRef>,
     /// Bytes of run files that may be held in memory.
     pub held_max: u64,
-    /// What the last run file was put together in.
-    run_bytes: Vec<u8>,
     /// The newest commit that said anything before this process, and no claim since, said all again.
     pub rolled_up: bool,
     /// Table files of that commit.
@@ -333,25 +331,7 @@ impl Lane {
         }
         log.publish()?;
         log.sweep()?;
-        Ok(Self {
-            state,
-            output,
-            log,
-            known,
-            positions,
-            clocks,
-            alive,
-            archives,
-            held_max: 0,
-            run_bytes: Vec::new(),
-            rolled_up,
-            last_files,
-        })
-    }
-
-    /// Gives memory back that only reading needs.
-    pub fn end_reading(&mut self) {
-        self.run_bytes = Vec::new();
+        Ok(Self { state, output, log, known, positions, clocks, alive, archives, held_max: 0, rolled_up, last_files })
     }
 
     /// Writes output files under temporary names, for the next commit.
@@ -373,17 +353,14 @@ impl Lane {
         let mut segments = Vec::new();
         let mut new_runs: Vec<Run> = Vec::new();
         let mut held: u64 = self.known.runs.iter().filter_map(|r| r.held.as_ref()).map(|bytes| bytes.len() as u64).sum();
-        let mut bytes = std::mem::take(&mut self.run_bytes);
         for blocks in run_files(changes.blocks) {
-            let refs = write_blocks(blocks, &mut bytes);
-            let written = self.log.segments(&[(RUN, &bytes)])?;
-            let Some(segment) = written.first() else { continue };
-            held += bytes.len() as u64;
-            let held = (held <= self.held_max).then(|| Arc::new(bytes.clone()));
-            new_runs.push(Run { key: segment.key.clone(), blocks: refs, unwritten: true, new: true, held });
-            segments.extend(written);
+            let parts: Vec<&[u8]> = blocks.iter().map(|b| b.bytes.as_slice()).collect();
+            let segment = self.log.segment(RUN, &parts)?;
+            held += segment.bytes;
+            let held = (held <= self.held_max).then(|| Arc::new(parts.concat()));
+            new_runs.push(Run { key: segment.key.clone(), blocks: places(&blocks), unwritten: true, new: true, held });
+            segments.push(segment);
         }
-        self.run_bytes = bytes;
         let mut journal = SegmentWriter::new();
         if roll_up {
             let mut units: Vec<&UnitRecord> = self.known.ledger.values().chain(&changes.units).collect();
@@ -436,7 +413,7 @@ impl Lane {
         }
         let bytes = journal.finish();
         let runs_written = segments.clone();
-        segments.extend(self.log.segments(&[(JOURNAL, &bytes)])?);
+        segments.push(self.log.segment(JOURNAL, &[&bytes])?);
         if roll_up {
             // Runs live on: all of them are named again.
             segments.extend(self.alive.iter().cloned());
@@ -499,8 +476,7 @@ impl Lane {
         archive.value(UNITS, &units)?;
         archive.value(FINDINGS, &findings)?;
         archive.value(RUNS, &runs)?;
-        let written = self.log.segments(&[(ARCHIVE, &archive.finish())])?;
-        self.archives.extend(written);
+        self.archives.push(self.log.segment(ARCHIVE, &[&archive.finish()])?);
         Ok(())
     }
 
@@ -568,13 +544,11 @@ impl Lane {
     }
 
     fn write_runs_by(&mut self, blocks: Vec<Block>, unwritten: bool, put_by: &mut Vec<Run>) -> Result<()> {
-        let mut bytes = Vec::new();
         for blocks in run_files(blocks) {
-            let refs = write_blocks(blocks, &mut bytes);
-            for segment in self.log.segments(&[(RUN, &bytes)])? {
-                put_by.push(Run { key: segment.key.clone(), blocks: refs.clone(), unwritten, new: false, held: None });
-                self.alive.push(segment);
-            }
+            let parts: Vec<&[u8]> = blocks.iter().map(|b| b.bytes.as_slice()).collect();
+            let segment = self.log.segment(RUN, &parts)?;
+            put_by.push(Run { key: segment.key.clone(), blocks: places(&blocks), unwritten, new: false, held: None });
+            self.alive.push(segment);
         }
         Ok(())
     }
@@ -607,16 +581,15 @@ fn run_files(mut blocks: Vec<Block>) -> Vec<Vec<Block>> {
     files
 }
 
-/// Writes blocks one behind the other into `bytes`, and says where they are.
-fn write_blocks(blocks: Vec<Block>, bytes: &mut Vec<u8>) -> Vec<BlockRef> {
-    bytes.clear();
-    bytes.reserve_exact(blocks.iter().map(|b| b.bytes.len()).sum());
-    let mut refs = Vec::with_capacity(blocks.len());
-    for block in blocks {
-        refs.push(BlockRef { account: block.account, hour: block.hour, offset: bytes.len() as u64, len: block.bytes.len() as u64 });
-        bytes.extend_from_slice(&block.bytes);
-    }
-    refs
+/// Where blocks lie in a file that has one behind the other.
+fn places(blocks: &[Block]) -> Vec<BlockRef> {
+    let mut offset = 0;
+    let place = |block: &Block| {
+        let len = block.bytes.len() as u64;
+        offset += len;
+        BlockRef { account: block.account.clone(), hour: block.hour, offset: offset - len, len }
+    };
+    blocks.iter().map(place).collect()
 }
 
 impl Known {

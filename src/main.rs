@@ -30,6 +30,7 @@ use clap::Parser as _;
 use cli::{Cli, Command, Failure};
 
 fn main() {
+    process::keep_freed_memory();
     process::prepare_signals();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

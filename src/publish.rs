@@ -1,6 +1,7 @@
 //! From verdicts to table files: which findings are new, revised or withdrawn, and the rows of every table.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use anyhow::Result;
 use flowtrail_detect::{Finding, Observation, ProfileRow, Severity};
@@ -33,10 +34,11 @@ pub fn revise(
         stand.insert(finding.finding_id.clone());
         let (revision, status) = match kept.get(&finding.finding_id) {
             None => (1, Status::New),
-            Some(old) if old.finding == finding && old.sealed == sealed && !old.withdrawn => continue,
+            Some(old) if *old.finding == finding && old.sealed == sealed && !old.withdrawn => continue,
             Some(old) => (old.revision.saturating_add(1), Status::Updated),
         };
-        kept.insert(finding.finding_id.clone(), Kept { finding: finding.clone(), revision, withdrawn: false, sealed });
+        let finding = Arc::new(finding);
+        kept.insert(finding.finding_id.clone(), Kept { finding: Arc::clone(&finding), revision, withdrawn: false, sealed });
         rows.push(row(finding, revision, status, sealed, seen_at));
     }
     for (id, old) in kept.iter_mut() {
@@ -45,14 +47,15 @@ pub fn revise(
         }
         old.withdrawn = true;
         old.revision = old.revision.saturating_add(1);
-        rows.push(row(old.finding.clone(), old.revision, Status::Withdrawn, old.sealed, seen_at));
+        rows.push(row(Arc::clone(&old.finding), old.revision, Status::Withdrawn, old.sealed, seen_at));
     }
     rows
 }
 
-fn row(finding: Finding, revision: i32, status: Status, sealed: bool, seen_at: EventTime) -> FindingRow {
+fn row(finding: Arc<Finding>, revision: i32, status: Status, sealed: bool, seen_at: EventTime) -> FindingRow {
     // The evidence's objects say by their names when AWS had written them.
-    let delivered_at = finding.evidence.iter().filter_map(|e| KeyFacts::of_key(&e.key).time).max();
+    let objects = finding.evidence.chunk_by(|a, b| a.key == b.key);
+    let delivered_at = objects.filter_map(|same| KeyFacts::of_key(&same[0].key).time).max();
     FindingRow { finding, revision, status, sealed, delivered_at, seen_at }
 }
 
@@ -88,7 +91,7 @@ pub fn loudest(kept: &BTreeMap<String, Kept>) -> Vec<Loudest> {
     let mut loud: Vec<&Finding> = kept
         .values()
         .filter(|k| !k.withdrawn && k.finding.severity >= Severity::Medium && k.finding.suppressed_by.is_none())
-        .map(|k| &k.finding)
+        .map(|k| &*k.finding)
         .collect();
     loud.sort_by(|a, b| (b.severity, b.first_seen, &b.finding_id).cmp(&(a.severity, a.first_seen, &a.finding_id)));
     loud.into_iter()

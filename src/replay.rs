@@ -140,7 +140,6 @@ impl Replay {
             self.read_pass(&pass, &all, None, lane, summary, &mut changed)
         };
         progress.finish();
-        lane.end_reading();
         outcome?;
         Ok((changed, listed.objects))
     }

@@ -289,27 +289,17 @@ impl CommitLog {
         Ok(staged)
     }
 
-    /// Writes segments of state for the next commit: pairs of purpose and bytes. Durable on return.
+    /// Writes a segment of state for the next commit, of parts that follow one another. Durable on return.
     ///
     /// # Errors
     /// When the store fails; what was written is swept later.
-    pub fn segments(&self, segments: &[(&str, &[u8])]) -> Result<Vec<SegmentRef>, CommitError> {
-        let epoch = self.head.0 + 1;
-        let refs: Vec<SegmentRef> = segments
-            .iter()
-            .map(|(purpose, bytes)| {
-                let hash = XxHash3_128::oneshot(bytes);
-                SegmentRef {
-                    key: format!("{}/{epoch:020}-{hash:032x}.seg", self.lane),
-                    bytes: bytes.len() as u64,
-                    hash,
-                    purpose: (*purpose).to_owned(),
-                }
-            })
-            .collect();
-        let views: Vec<(String, &[u8])> = refs.iter().zip(segments).map(|(r, (_, bytes))| (r.key.clone(), *bytes)).collect();
-        self.state.put_many(&views)?;
-        Ok(refs)
+    pub fn segment(&self, purpose: &str, parts: &[&[u8]]) -> Result<SegmentRef, CommitError> {
+        let mut hasher = XxHash3_128::new();
+        parts.iter().for_each(|part| hasher.write(part));
+        let (epoch, hash) = (self.head.0 + 1, hasher.finish_128());
+        let key = format!("{}/{epoch:020}-{hash:032x}.seg", self.lane);
+        self.state.put_parts(&key, parts)?;
+        Ok(SegmentRef { key, bytes: parts.iter().map(|part| part.len() as u64).sum(), hash, purpose: purpose.to_owned() })
     }
 
     /// Reads a segment back; length and hash are checked.

@@ -84,7 +84,7 @@ fn work(state: Arc<dyn Store>, output: Arc<dyn Store>, owner: u128) -> Result<()
             TableFile { folder: format!("findings/dt=2026-01-0{step}"), bytes: format!("finding {step}").into_bytes(), rows: 1 },
             TableFile { folder: "eni_owners/dt=2026-01-01".into(), bytes: format!("owners {step}").into_bytes(), rows: 1 },
         ])?;
-        let new = log.segments(&[("journal", format!("step {step}").as_bytes())])?;
+        let new = log.segment("journal", &[b"step ", step.to_string().as_bytes()])?;
         let retired = snapshot.replace(files[1].key.clone()).into_iter().collect();
         let roll_up = step == 3;
         let mut segments = if roll_up { log.live.clone() } else { Vec::new() };

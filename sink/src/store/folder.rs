@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, IoSlice, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -64,11 +64,11 @@ impl FolderStore {
         temp.as_ref().map(|t| t.folder.join(number.to_string())).ok_or_else(|| io::Error::other("no temporary folder"))
     }
 
-    /// Writes a temporary file, not yet flushed.
-    fn write_temp(&self, bytes: &[u8]) -> io::Result<(PathBuf, File)> {
+    /// Writes a temporary file of parts that follow one another, not yet flushed.
+    fn write_temp(&self, parts: &[&[u8]]) -> io::Result<(PathBuf, File)> {
         let path = self.temp_path()?;
         let mut file = File::create_new(&path)?;
-        match file.write_all(bytes) {
+        match write_parts(&mut file, parts) {
             Ok(()) => Ok((path, file)),
             Err(error) => {
                 // A full disk gets its space back at once.
@@ -76,6 +76,45 @@ impl FolderStore {
                 Err(error)
             }
         }
+    }
+
+    /// Files of one or more parts each.
+    fn put_all(&self, files: &[(&str, &[&[u8]])]) -> Result<(), StoreError> {
+        // In steps over a few files each: first all writes, then all flushes (the first flush carries most of the
+        // journal's work for the others), then the names, then each folder once.
+        for some in files.chunks(256) {
+            let mut temps = Vec::with_capacity(some.len());
+            let written = some.iter().try_for_each(|(key, parts)| {
+                let target = self.path(key)?;
+                let (temp, file) = self.write_temp(parts).map_err(|e| self.error("writing", key, &e))?;
+                temps.push((key, target, temp, file));
+                Ok(())
+            });
+            let mut parents = BTreeSet::new();
+            let named = written.and_then(|()| {
+                for (key, _, _, file) in &temps {
+                    file.sync_data().map_err(|e| self.error("flushing", key, &e))?;
+                }
+                for (key, target, temp, _) in &temps {
+                    let parent = parent_of(target);
+                    if parents.insert(parent.clone()) {
+                        create_folders(&parent).map_err(|e| self.error("writing", key, &e))?;
+                    }
+                    fs::rename(temp, target).map_err(|e| self.error("writing", key, &e))?;
+                }
+                Ok(())
+            });
+            if named.is_err() {
+                for (_, _, temp, _) in &temps {
+                    let _ = fs::remove_file(temp);
+                }
+            }
+            named?;
+            for parent in &parents {
+                sync_folder(parent).map_err(|e| self.error("flushing", &parent.display().to_string(), &e))?;
+            }
+        }
+        Ok(())
     }
 
     fn collect(&self, folder: &Path, key: &str, prefix: &str, found: &mut Vec<(String, u64)>) -> Result<(), StoreError> {
@@ -172,42 +211,13 @@ impl Store for FolderStore {
         self.put_many(&[(key.to_owned(), bytes)])
     }
 
+    fn put_parts(&self, key: &str, parts: &[&[u8]]) -> Result<(), StoreError> {
+        self.put_all(&[(key, parts)])
+    }
+
     fn put_many(&self, files: &[(String, &[u8])]) -> Result<(), StoreError> {
-        // In steps over a few files each: first all writes, then all flushes (the first flush carries most of the
-        // journal's work for the others), then the names, then each folder once.
-        for some in files.chunks(256) {
-            let mut temps = Vec::with_capacity(some.len());
-            let written = some.iter().try_for_each(|(key, bytes)| {
-                let target = self.path(key)?;
-                let (temp, file) = self.write_temp(bytes).map_err(|e| self.error("writing", key, &e))?;
-                temps.push((key, target, temp, file));
-                Ok(())
-            });
-            let mut parents = BTreeSet::new();
-            let named = written.and_then(|()| {
-                for (key, _, _, file) in &temps {
-                    file.sync_data().map_err(|e| self.error("flushing", key, &e))?;
-                }
-                for (key, target, temp, _) in &temps {
-                    let parent = parent_of(target);
-                    if parents.insert(parent.clone()) {
-                        create_folders(&parent).map_err(|e| self.error("writing", key, &e))?;
-                    }
-                    fs::rename(temp, target).map_err(|e| self.error("writing", key, &e))?;
-                }
-                Ok(())
-            });
-            if named.is_err() {
-                for (_, _, temp, _) in &temps {
-                    let _ = fs::remove_file(temp);
-                }
-            }
-            named?;
-            for parent in &parents {
-                sync_folder(parent).map_err(|e| self.error("flushing", &parent.display().to_string(), &e))?;
-            }
-        }
-        Ok(())
+        let files: Vec<(&str, &[&[u8]])> = files.iter().map(|(key, bytes)| (key.as_str(), std::slice::from_ref(bytes))).collect();
+        self.put_all(&files)
     }
 
     fn put_if_absent(&self, key: &str, bytes: &[u8]) -> Result<bool, StoreError> {
@@ -217,7 +227,7 @@ impl Store for FolderStore {
         }
         let parent = parent_of(&target);
         create_folders(&parent).map_err(|e| self.error("writing", key, &e))?;
-        let (temp, file) = self.write_temp(bytes).map_err(|e| self.error("writing", key, &e))?;
+        let (temp, file) = self.write_temp(&[bytes]).map_err(|e| self.error("writing", key, &e))?;
         // A hard link fails if the name is taken and shows the whole file at once; a rename would replace.
         let linked = file.sync_data().map_err(|e| self.error("flushing", key, &e)).and_then(|()| match fs::hard_link(&temp, &target) {
             Ok(()) => Ok(true),
@@ -282,6 +292,23 @@ impl Drop for FolderStore {
             let _ = fs::remove_dir(self.root.join(TEMP));
         }
     }
+}
+
+/// Writes parts one behind the other, without putting them together first.
+fn write_parts(file: &mut File, parts: &[&[u8]]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let mut rest = slices.as_mut_slice();
+    // Skips what is empty: a call that is asked for nothing writes nothing, as a full disk does.
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        match file.write_vectored(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut rest, written),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 fn gone(error: &io::Error) -> bool {

@@ -31,6 +31,13 @@ pub fn check_store(store: &dyn Store) {
     assert!(store.get("b/large").unwrap().as_deref() == Some(&large[..]), "large object came back changed");
     assert_eq!(store.get("a/dt=2026-01-05/x y+z%.parquet").unwrap().as_deref(), Some(&b"odd name"[..]));
 
+    // many parts, some empty, more than one call to the system takes
+    let parts: Vec<&[u8]> = large.chunks(1000).flat_map(|part| [part, b""]).collect();
+    store.put_parts("b/parts", &parts).unwrap();
+    assert!(store.get("b/parts").unwrap().as_deref() == Some(&large[..]), "parts came back changed");
+    store.put_parts("b/parts", &[]).unwrap();
+    assert_eq!(store.get("b/parts").unwrap().as_deref(), Some(&b""[..]));
+
     // list: by prefix of the key, not of the folder; sorted by bytes; sizes
     store.put("ab", b"-").unwrap();
     store.put(".staging/f", b"-").unwrap();

@@ -124,6 +124,14 @@ pub trait Store: Send + Sync {
     /// When the object could not be written; what was there before still is, or the new bytes are.
     fn put(&self, key: &str, bytes: &[u8]) -> Result<(), StoreError>;
 
+    /// [`Self::put`] of what lies in several places, one behind the other.
+    ///
+    /// # Errors
+    /// As `put`.
+    fn put_parts(&self, key: &str, parts: &[&[u8]]) -> Result<(), StoreError> {
+        self.put(key, &parts.concat())
+    }
+
     /// Several `put`s for less than the sum of their costs. Each by itself is atomic, the whole is not.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! `findings`: one row per revision.
 
+use std::sync::Arc;
+
 use flowtrail_detect::{EvidenceRef, Finding, Severity, Term};
 use flowtrail_enrich::Candidate;
 use flowtrail_ingest::{EventTime, Ip};
@@ -36,8 +38,8 @@ impl Status {
 /// One revision of a finding.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FindingRow {
-    /// The finding.
-    pub finding: Finding,
+    /// The finding; who keeps it for the next run shares it.
+    pub finding: Arc<Finding>,
     /// Counts from 1.
     pub revision: i32,
     /// New, updated or withdrawn.
@@ -255,7 +257,7 @@ fn of_json(row: &Fields<'_>) -> FindingRow {
         suppressed_by: row.opt("suppressed_by"),
     };
     FindingRow {
-        finding,
+        finding: Arc::new(finding),
         revision: row.int("revision").unwrap_or_default(),
         status: match row.opt("status").as_deref() {
             Some("updated") => Status::Updated,
@@ -306,7 +308,7 @@ mod tests {
             ..Finding::default()
         };
         FindingRow {
-            finding,
+            finding: Arc::new(finding),
             revision: 1 + n as i32,
             status: Status::Updated,
             sealed: n % 2 == 0,
@@ -360,12 +362,13 @@ mod tests {
         #[test]
         fn any_finding_round_trips(score in -40_000i64..400_000, count in 0i64.., text in "\\PC{0,40}", start in -62_135_596_800i64..253_402_300_799, weights in proptest::collection::vec(0u32..1001, 0..4)) {
             let mut wanted = row(1);
-            wanted.finding.score_milli = score;
-            wanted.finding.count = count;
-            wanted.finding.title = text.clone();
-            wanted.finding.suppressed_by = Some(text);
-            wanted.finding.window_start = EventTime(start);
-            wanted.finding.candidates = weights.iter().map(|w| Candidate { arn: format!("f{w}"), weight_milli: *w, evidence: String::new() }).collect();
+            let finding = Arc::make_mut(&mut wanted.finding);
+            finding.score_milli = score;
+            finding.count = count;
+            finding.title = text.clone();
+            finding.suppressed_by = Some(text);
+            finding.window_start = EventTime(start);
+            finding.candidates = weights.iter().map(|w| Candidate { arn: format!("f{w}"), weight_milli: *w, evidence: String::new() }).collect();
             prop_assert_eq!(read_findings(encode(vec![wanted.clone()]).unwrap()).unwrap(), vec![wanted]);
         }
     }
