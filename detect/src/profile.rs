@@ -234,6 +234,7 @@ impl AccountProfiles {
     #[must_use]
     pub fn rows(&self, account: &str, day: Day) -> Vec<ProfileRow> {
         let end = day.next().first_hour();
+        let mut days = DayTexts::default();
         self.entities
             .iter()
             .map(|(id, profile)| {
@@ -254,11 +255,11 @@ impl AccountProfiles {
                 let active = u64::from(profile.age.active);
                 match &profile.behaviour {
                     Behaviour::Network(network) => {
-                        row.peers = keys_json(&network.peers, end, active);
-                        row.ports = keys_json(&network.ports, end, active);
+                        row.peers = keys_json(&network.peers, end, active, &mut days);
+                        row.ports = keys_json(&network.ports, end, active, &mut days);
                         row.rates = network.rates_json(active).to_string();
                     }
-                    Behaviour::Function(function) => row.actions = keys_json(&function.actions, end, active),
+                    Behaviour::Function(function) => row.actions = keys_json(&function.actions, end, active, &mut days),
                     Behaviour::Principal(principal) => row.actions = principal.done_json().to_string(),
                 }
                 if row.rates.is_empty() {
@@ -295,34 +296,41 @@ fn state(kind: EntityKind, age: Age, at: Hour) -> String {
     }
 }
 
+/// Days as text: few of them are told of many keys.
+type DayTexts = BTreeMap<u16, String>;
+
 /// Known keys as JSON, written straight: a table has many profiles, and a profile many keys.
 #[derive(Serialize)]
-struct KeysJson {
+struct KeysJson<'a> {
     known: u64,
     dynamic: bool,
     hours_with_new: f64,
-    most_recent: Vec<KeyJson>,
+    most_recent: Vec<KeyJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct KeyJson {
+struct KeyJson<'a> {
     name: String,
-    first: String,
-    last: String,
+    first: &'a str,
+    last: &'a str,
     hours: u16,
     seen: &'static str,
 }
 
-fn keys_json(novelty: &Novelty, end: Hour, active: u64) -> String {
+fn keys_json(novelty: &Novelty, end: Hour, active: u64, days: &mut DayTexts) -> String {
     let day = Day(end.day().0 - 1);
     let rates = novelty.rates(end);
-    let most_recent = novelty
-        .named(day)
+    let named = novelty.named(day);
+    for day in named.iter().flat_map(|(_, key)| [key.first, key.last]) {
+        days.entry(day).or_insert_with(|| Day(i32::from(day)).to_string());
+    }
+    let text = |day: u16| days.get(&day).map_or("", String::as_str);
+    let most_recent = named
         .into_iter()
         .map(|(name, key)| KeyJson {
             name: crate::text::clean(name),
-            first: Day(i32::from(key.first)).to_string(),
-            last: Day(i32::from(key.last)).to_string(),
+            first: text(key.first),
+            last: text(key.last),
             hours: key.hours,
             seen: frequency(u64::from(key.hours), active),
         })

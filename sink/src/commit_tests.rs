@@ -88,7 +88,7 @@ fn work(state: Arc<dyn Store>, output: Arc<dyn Store>, owner: u128) -> Result<()
         let retired = snapshot.replace(files[1].key.clone()).into_iter().collect();
         let roll_up = step == 3;
         let mut segments = if roll_up { log.live.clone() } else { Vec::new() };
-        segments.extend(new);
+        segments.push(new);
         let positions = BTreeMap::from([("step".to_owned(), step.to_string())]);
         let draft = Draft { positions, segments, files, retired, roll_up, seen_at: EventTime(step as i64), ..Draft::default() };
         let Outcome::Committed(_) = log.commit(draft)? else { panic!("nobody to lose against") };
