@@ -150,7 +150,7 @@ struct Incoming {
     hash: u64,
     key: Key,
     row: u32,
-    /// Most likely slot, plus one; 0 for none.
+    /// Most likely slot.
     slot: u32,
     /// FROM_SERVER, OURS_*: not part of the identity.
     side: u32,
@@ -269,8 +269,9 @@ impl Summer {
         while start < batch.rows() {
             let end = batch.rows().min(start + STEP);
             entries.clear();
+            self.reserve(end - start);
             self.key_rows(start..end, unit, batch, names, counts, &mut entries);
-            self.find_rows(&mut entries);
+            self.find_rows(&mut entries, unit_index, &batch.line);
             self.sum_rows(&entries, unit_index, batch);
             start = end;
         }
@@ -383,22 +384,27 @@ impl Summer {
         counts.add(&here);
     }
 
-    /// Second walk: where each row's conversation most likely stands.
-    fn find_rows(&self, entries: &mut [Incoming]) {
+    /// Second walk: where each row's conversation most likely stands. One that the table has not gets its slot here, so that
+    /// the third walk finds all and seldom has to look again.
+    fn find_rows(&mut self, entries: &mut [Incoming], unit: u32, lines: &[u32]) {
         let mask = self.table.len() - 1;
-        let table = &self.table[..=mask];
         for entry in entries {
             let mut at = entry.hash as usize & mask;
             let tag = tag_of(entry.hash);
             loop {
-                let found = table[at];
-                if found == 0 || found & !INDEX == tag {
-                    entry.slot = found & INDEX;
+                let found = self.table[at];
+                if found == 0 {
+                    let line = lines.get(entry.row as usize).copied().unwrap_or(u32::MAX);
+                    entry.slot = self.new_slot(at, tag, entry.key, (unit, line)) as u32;
+                    break;
+                }
+                if found & !INDEX == tag {
+                    entry.slot = (found & INDEX) - 1;
                     break;
                 }
                 at = (at + 1) & mask;
             }
-            prefetch(&self.slots, entry.slot.wrapping_sub(1) as usize);
+            prefetch(&self.slots, entry.slot as usize);
         }
     }
 
@@ -408,10 +414,10 @@ impl Summer {
         let (packets, bytes, tcp_flags) = (&batch.packets[..rows], &batch.bytes[..rows], &batch.tcp_flags[..rows]);
         let (starts, ends) = (&batch.start[..rows], &batch.end[..rows]);
         for entry in entries.iter().filter(|e| (e.row as usize) < rows) {
-            let likely = entry.slot.wrapping_sub(1) as usize;
+            let likely = entry.slot as usize;
             let at = match self.slots.get(likely) {
                 Some(slot) if slot.key == entry.key => likely,
-                _ => self.slot(entry.key, entry.hash),
+                _ => self.slot(entry, (unit, batch.line[entry.row as usize])),
             };
             let Some(slot) = self.slots.get_mut(at) else { continue };
             let row = entry.row as usize;
@@ -474,37 +480,38 @@ impl Summer {
         (self.units.len() - 1) as u32
     }
 
-    /// The slot of a conversation, made if there is none.
-    fn slot(&mut self, key: Key, hash: u64) -> usize {
+    /// The slot of a conversation that another one's tag was taken for, made if there is none.
+    #[cold]
+    fn slot(&mut self, entry: &Incoming, seen: (u32, u32)) -> usize {
         let mask = self.table.len() - 1;
-        let mut at = hash as usize & mask;
-        let tag = tag_of(hash);
+        let mut at = entry.hash as usize & mask;
+        let tag = tag_of(entry.hash);
         loop {
             let found = self.table[at];
             let index = (found & INDEX).wrapping_sub(1) as usize;
             if found == 0 {
-                break;
-            } else if found & !INDEX == tag && self.slots[index].key == key {
+                return self.new_slot(at, tag, entry.key, seen);
+            } else if found & !INDEX == tag && self.slots[index].key == entry.key {
                 return index;
             }
             at = (at + 1) & mask;
         }
-        self.slots.push(Slot {
-            key,
-            first: u32::MAX,
-            last: 0,
-            last_unit: u32::MAX,
-            sums: [Sum::default(); 2],
-            flags: [0; 2],
-            ours: 0,
-            seen_count: 0,
-        });
-        self.seen.push([(0, 0); 3]);
+    }
+
+    /// Makes a slot, told of at a free place of the table; `seen` is its first unit and line. The table has room.
+    #[inline]
+    fn new_slot(&mut self, at: usize, tag: u32, key: Key, seen: (u32, u32)) -> usize {
+        self.slots.push(Slot { key, first: u32::MAX, last: 0, last_unit: seen.0, sums: [Sum::default(); 2], flags: [0; 2], ours: 0, seen_count: 1 });
+        self.seen.push([seen, (0, 0), (0, 0)]);
         self.table[at] = tag | self.slots.len() as u32;
-        if self.slots.len() * 2 > self.table.len() {
+        self.slots.len() - 1
+    }
+
+    /// Makes room for so many more conversations.
+    fn reserve(&mut self, more: usize) {
+        while (self.slots.len() + more) * 2 > self.table.len() {
             self.grow();
         }
-        self.slots.len() - 1
     }
 
     #[cold]
