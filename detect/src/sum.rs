@@ -64,6 +64,15 @@ pub struct FlowCounts {
 }
 
 impl FlowCounts {
+    /// Counts a record.
+    #[inline]
+    fn count(&mut self, packets: u64, bytes: u64, end: i64) {
+        self.records += 1;
+        self.packets = self.packets.saturating_add(packets);
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.newest = self.newest.max(end);
+    }
+
     /// Adds what was counted elsewhere.
     fn add(&mut self, other: &Self) {
         self.records += other.records;
@@ -120,7 +129,7 @@ struct Group {
 }
 
 /// What makes records one conversation.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, Default, Eq)]
 #[repr(C)]
 struct Key {
     group: u32,
@@ -137,6 +146,8 @@ const SETTLED: u32 = 1 << 8;
 const REJECTED: u32 = 1 << 9;
 const V6: u32 = 1 << 10;
 const PAIR: u32 = 11;
+/// What a row needs to belong to one.
+const PLACED: u16 = marks::ADDRS | marks::TIMES;
 /// A row that belongs to no conversation (NODATA, unplaced, out of range).
 const NO_GROUP: u32 = u32::MAX;
 
@@ -288,10 +299,10 @@ impl Summer {
         counts: &mut FlowCounts,
         entries: &mut Vec<Incoming>,
     ) {
-        let mut packet_addrs = batch.packet_addrs[batch.packet_addrs.partition_point(|p| (p.0 as usize) < rows.start)..].iter().peekable();
         let mut here = FlowCounts::default();
-        // Rows of one hour come together.
+        // Rows of one hour come together, and so do those of one interface.
         let (mut hour, mut hour_start) = (0, i64::MAX);
+        let mut last = (ABSENT, ABSENT, i64::MAX, NO_GROUP);
         // Columns of one known length: their bounds are looked at once.
         let (first_row, count) = (rows.start, rows.len());
         fn part<'c, T>(column: &'c [T], rows: &Range<usize>) -> &'c [T] {
@@ -307,36 +318,30 @@ impl Summer {
             let row = first_row + at;
             let mark = marks[at];
             let end = ends[at];
-            let packet_pair = if mark & marks::PKT == 0 {
-                None
-            } else {
-                while packet_addrs.peek().is_some_and(|p| (p.0 as usize) < row) {
-                    packet_addrs.next();
+            // Nearly all rows pass this, and then need none of the other questions.
+            let timely = (unit.from.0..unit.to.0).contains(&end);
+            if mark & (PLACED | marks::NODATA | marks::SKIPDATA) != PLACED || !timely || interfaces[at] == ABSENT {
+                if mark & marks::TIMES != 0 && !timely {
+                    here.out_of_range += 1;
+                    continue;
                 }
-                packet_addrs.peek().filter(|p| p.0 as usize == row).map(|p| (p.1, p.2))
-            };
-            if mark & marks::TIMES != 0 && (end < unit.from.0 || end >= unit.to.0) {
-                here.out_of_range += 1;
+                here.count(packets[at], bytes[at], end);
+                match mark & (marks::NODATA | marks::SKIPDATA) {
+                    0 => here.unplaced += 1,
+                    marks::SKIPDATA => here.skipdata += 1,
+                    _ => here.nodata += 1,
+                }
                 continue;
             }
-            here.records += 1;
-            here.packets = here.packets.saturating_add(packets[at]);
-            here.bytes = here.bytes.saturating_add(bytes[at]);
-            here.newest = here.newest.max(end);
-            if mark & (marks::NODATA | marks::SKIPDATA) != 0 {
-                here.nodata += u64::from(mark & marks::NODATA != 0);
-                here.skipdata += u64::from(mark & marks::NODATA == 0);
-                continue;
+            here.count(packets[at], bytes[at], end);
+            if end.wrapping_sub(hour_start) as u64 >= 3600 {
+                hour = EventTime(end).hour().0;
+                hour_start = i64::from(hour) * 3600;
             }
-            let group = if mark & (marks::ADDRS | marks::TIMES) == marks::ADDRS | marks::TIMES && interfaces[at] != ABSENT {
-                if end.wrapping_sub(hour_start) as u64 >= 3600 {
-                    hour = EventTime(end).hour().0;
-                    hour_start = i64::from(hour) * 3600;
-                }
-                self.group(unit, names, interfaces[at], accounts[at], hour)
-            } else {
-                NO_GROUP
-            };
+            if (interfaces[at], accounts[at], hour_start) != (last.0, last.1, last.2) {
+                last = (interfaces[at], accounts[at], hour_start, self.group(unit, names, interfaces[at], accounts[at], hour));
+            }
+            let group = last.3;
             if group == NO_GROUP {
                 here.unplaced += 1;
                 continue;
@@ -373,8 +378,8 @@ impl Summer {
                 // Egress: the source is ours; the source is the server when the record came from it.
                 side |= if (mark & marks::EGRESS != 0) == from_server { OURS_SERVER } else { OURS_CLIENT };
             }
-            if let Some((a, b)) = packet_pair {
-                misc |= (self.packet_addrs.index(if from_server { (b, a) } else { (a, b) }) + 1) << PAIR;
+            if mark & marks::PKT != 0 {
+                misc |= self.packet_pair(batch, row, from_server);
             }
             let key = Key { group, client, server, ports, misc };
             let hash = key.hash(self.seed);
@@ -382,6 +387,15 @@ impl Summer {
             entries.push(Incoming { hash, key, row: row as u32, slot: 0, side });
         }
         counts.add(&here);
+    }
+
+    /// What stands in `misc` for the inner addresses of a row that has some.
+    #[cold]
+    fn packet_pair(&mut self, batch: &FlowBatch, row: usize, from_server: bool) -> u32 {
+        match batch.packet_addrs.binary_search_by_key(&row, |pair| pair.0 as usize).map(|at| batch.packet_addrs[at]) {
+            Ok((_, a, b)) => (self.packet_addrs.index(if from_server { (b, a) } else { (a, b) }) + 1) << PAIR,
+            Err(_) => 0,
+        }
     }
 
     /// Second walk: where each row's conversation most likely stands. One that the table has not gets its slot here, so that
@@ -428,8 +442,9 @@ impl Summer {
             let (all_packets, all_bytes) = (packets.saturating_add(u64::from(sum.packets)), bytes.saturating_add(u64::from(sum.bytes)));
             (sum.packets, sum.bytes) = (all_packets as u32, all_bytes as u32);
             slot.flags[way] |= tcp_flags[row];
-            slot.first = slot.first.min(seconds(starts[row].min(ends[row])));
-            slot.last = slot.last.max(seconds(ends[row]));
+            let [first, last] = seconds([starts[row].min(ends[row]), ends[row]]);
+            slot.first = slot.first.min(first);
+            slot.last = slot.last.max(last);
             slot.ours |= (entry.side >> 1) as u8;
             if slot.last_unit != unit {
                 slot.last_unit = unit;
@@ -501,7 +516,16 @@ impl Summer {
     /// Makes a slot, told of at a free place of the table; `seen` is its first unit and line. The table has room.
     #[inline]
     fn new_slot(&mut self, at: usize, tag: u32, key: Key, seen: (u32, u32)) -> usize {
-        self.slots.push(Slot { key, first: u32::MAX, last: 0, last_unit: seen.0, sums: [Sum::default(); 2], flags: [0; 2], ours: 0, seen_count: 1 });
+        self.slots.push(Slot {
+            key,
+            first: u32::MAX,
+            last: 0,
+            last_unit: seen.0,
+            sums: [Sum::default(); 2],
+            flags: [0; 2],
+            ours: 0,
+            seen_count: 1,
+        });
         self.seen.push([seen, (0, 0), (0, 0)]);
         self.table[at] = tag | self.slots.len() as u32;
         self.slots.len() - 1
@@ -719,6 +743,15 @@ fn tag_of(hash: u64) -> u32 {
     (hash >> 32) as u32 & !INDEX
 }
 
+impl PartialEq for Key {
+    /// All at once: a branch for each field costs more than it saves.
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        let differ = (self.group ^ other.group) | (self.client ^ other.client) | (self.server ^ other.server);
+        (differ | (self.ports ^ other.ports) | (self.misc ^ other.misc)) == 0
+    }
+}
+
 impl Key {
     #[inline]
     fn hash(&self, seed: u64) -> u64 {
@@ -750,9 +783,11 @@ fn see(seen: &mut [(u32, u32); 3], seen_count: &mut u8, units: &[UnitId], index:
     }
 }
 
-/// Seconds as the slot keeps them: 1970 to 2106, clamped.
-fn seconds(time: i64) -> u32 {
-    time.clamp(0, i64::from(u32::MAX)) as u32
+/// Seconds as the slot keeps them: 1970 to 2106, clamped. Both at once, as hardly any time is outside.
+#[inline]
+fn seconds(times: [i64; 2]) -> [u32; 2] {
+    let clamped = if (times[0] | times[1]) as u64 >> 32 == 0 { times } else { times.map(|time| time.clamp(0, i64::from(u32::MAX))) };
+    clamped.map(|time| time as u32)
 }
 
 /// Distinct texts, numbered in order of first sight.
