@@ -46,30 +46,56 @@ impl KeyCounts {
             return;
         }
         self.notes.sort_unstable_by_key(|n| n.0);
-        let notes = self.notes.chunk_by(|a, b| a.0 == b.0).map(|same| (same[0].0, total(same.iter().map(|n| n.1))));
-        let mut keys = Vec::with_capacity(self.keys.len() + self.notes.len());
-        let mut counts = Vec::with_capacity(keys.capacity());
-        let mut push = |key: u64, count: i32| {
-            if count != 0 {
-                keys.push(key);
-                counts.push(count);
-            }
-        };
-        let mut at = 0;
-        for (key, by) in notes {
-            let smaller = self.keys[at..].iter().take_while(|k| **k < key).count();
-            self.keys[at..at + smaller].iter().zip(&self.counts[at..]).for_each(|(key, count)| push(*key, *count));
-            at += smaller;
-            let mut count = i64::from(by);
-            if self.keys.get(at) == Some(&key) {
-                count += i64::from(self.counts[at]);
-                at += 1;
-            }
-            push(key, within(count));
-        }
-        self.keys[at..].iter().zip(&self.counts[at..]).for_each(|(key, count)| push(*key, *count));
+        self.add_to_known();
+        self.take_in_new();
         self.notes.clear();
-        (self.keys, self.counts) = (keys, counts);
+        if self.counts.contains(&0) {
+            let mut kept = 0;
+            for at in 0..self.keys.len() {
+                if self.counts[at] != 0 {
+                    (self.keys[kept], self.counts[kept]) = (self.keys[at], self.counts[at]);
+                    kept += 1;
+                }
+            }
+            self.keys.truncate(kept);
+            self.counts.truncate(kept);
+        }
+    }
+
+    /// Adds sorted notes to the sums of their keys; those of keys without one stay, one of each.
+    fn add_to_known(&mut self) {
+        let (mut next, mut left, mut at) = (0, 0, 0);
+        while let Some(&(key, _)) = self.notes.get(next) {
+            let same = self.notes[next..].iter().take_while(|n| n.0 == key);
+            let (many, by) = (same.clone().count(), total(same.map(|n| n.1)));
+            next += many;
+            at += self.keys[at..].iter().take_while(|k| **k < key).count();
+            if self.keys.get(at) == Some(&key) {
+                self.counts[at] = within(i64::from(self.counts[at]) + i64::from(by));
+            } else {
+                self.notes[left] = (key, by);
+                left += 1;
+            }
+        }
+        self.notes.truncate(left);
+    }
+
+    /// Merges sorted notes of new keys into the sums from behind: each place is free before it is filled, and no second copy
+    /// of all sums is needed.
+    fn take_in_new(&mut self) {
+        let mut old = self.keys.len();
+        let all = old + self.notes.len();
+        self.keys.reserve_exact(self.notes.len());
+        self.counts.reserve_exact(self.notes.len());
+        self.keys.resize(all, 0);
+        self.counts.resize(all, 0);
+        for (before, &(key, by)) in self.notes.iter().enumerate().rev() {
+            while let Some(last) = old.checked_sub(1).filter(|last| self.keys[*last] > key) {
+                (self.keys[last + before + 1], self.counts[last + before + 1]) = (self.keys[last], self.counts[last]);
+                old = last;
+            }
+            (self.keys[old + before], self.counts[old + before]) = (key, by);
+        }
     }
 
     /// A key's sum.
