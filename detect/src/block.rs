@@ -453,7 +453,7 @@ impl RowReader<'_> {
         u32::try_from(self.int()?).ok()
     }
     /// What [`RowBytes::words`] wrote.
-    #[inline]
+    #[inline(always)]
     fn words(&mut self) -> ([u64; WORDS], u32, [u8; 2]) {
         let lengths = u32::from_le_bytes(self.array());
         let mut values = [0; WORDS];
@@ -591,7 +591,11 @@ fn decode_inner(block: BlockView<'_>, r: &mut Reader<'_>, mut conversations: Vec
     eni_region.sort_unstable();
 
     let count = r.count()?;
-    conversations.reserve(count);
+    if conversations.capacity() < count {
+        // Not grown: that would copy what was in it.
+        drop(conversations);
+        conversations = Vec::with_capacity(count);
+    }
     let mut pairs: Vec<(Ip, Ip)> = Vec::new();
     let (mut eni, mut flow_log, mut server) = (NONE, NONE, Ip(0));
     for _ in 0..count {
