@@ -19,12 +19,15 @@ pub fn thousands(n: u64) -> String {
 /// `1 peer`, `3 peers`
 #[must_use]
 pub fn count(n: u64, noun: &str) -> String {
-    let plural = match noun.as_bytes() {
-        [.., b'y'] if !noun.ends_with("ay") && !noun.ends_with("ey") => format!("{}ies", &noun[..noun.len() - 1]),
-        [.., b's' | b'h'] => format!("{noun}es"),
-        _ => format!("{noun}s"),
+    if n == 1 {
+        return ["1 ", noun].concat();
+    }
+    let (stem, ending) = match noun.as_bytes() {
+        [.., b'y'] if !noun.ends_with("ay") && !noun.ends_with("ey") => (&noun[..noun.len() - 1], "ies"),
+        [.., b's' | b'h'] => (noun, "es"),
+        _ => (noun, "s"),
     };
-    if n == 1 { format!("1 {noun}") } else { format!("{} {plural}", thousands(n)) }
+    [&thousands(n), " ", stem, ending].concat()
 }
 
 /// `12 KB`, in powers of 1,000.
