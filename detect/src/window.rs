@@ -161,9 +161,8 @@ impl<'a> Window<'a> {
         let mut index: HashMap<EntityId, usize> = HashMap::new();
         let mut start = 0;
         while let Some(head) = hour.conversations.get(start) {
-            let length = hour.conversations[start..].iter().take_while(|c| c.eni == head.eni).count();
+            let (scan, length) = RunScan::of(head, &hour.conversations[start..]);
             let run = &hour.conversations[start..start + length];
-            let scan = RunScan::of(head, run);
             let eni = hour.text(head.eni);
             let (first, last) = (scan.first, scan.last);
             let owner = facts.timelines.attribute(&hour.account, eni, first, last);
@@ -460,39 +459,14 @@ pub fn evidence_of_rows<'r>(hour: &AccountHour, rows: impl IntoIterator<Item = &
 
 /// The peers of contacts that are sorted by them.
 fn peers_of(hour: &AccountHour, outbound: &[Contact]) -> Vec<PeerHour> {
-    let by_peer = || outbound.chunk_by(|a, b| a.peer == b.peer);
-    let mut peers = Vec::with_capacity(by_peer().count());
-    let mut start = 0;
-    for contacts in by_peer() {
-        let end = start + contacts.len() as u32;
-        let mut peer = PeerHour {
-            ip: contacts[0].peer,
-            contacts: start..end,
-            outcome: Outcome::Failed,
-            answered: false,
-            rejected: true,
-            flows: 0,
-            sent: 0,
-            received: 0,
-            first: EventTime::MAX,
-            last: EventTime::MIN,
-            kind: OnceCell::new(),
-            name: OnceCell::new(),
-        };
-        for contact in contacts {
-            let c = &hour.conversations[contact.conversation as usize];
-            let (sent, received) = (contact.sent(c), contact.received(c));
-            peer.outcome = peer.outcome.max(contact.outcome);
-            peer.answered |= !c.rejected && received.packets > 0;
-            peer.rejected &= c.rejected;
-            peer.flows += u64::from(sent.flows) + u64::from(received.flows);
-            peer.sent = peer.sent.saturating_add(sent.bytes);
-            peer.received = peer.received.saturating_add(received.bytes);
-            peer.first = peer.first.min(c.first);
-            peer.last = peer.last.max(c.last);
+    let changes = outbound.windows(2).filter(|pair| pair[0].peer != pair[1].peer).count();
+    let mut peers: Vec<PeerHour> = Vec::with_capacity(changes + 1);
+    for (contact, at) in outbound.iter().zip(0..) {
+        let c = &hour.conversations[contact.conversation as usize];
+        match peers.last_mut().filter(|peer| peer.ip == contact.peer) {
+            Some(peer) => peer.add(contact, c),
+            None => peers.push(PeerHour::new(contact, at, c)),
         }
-        peers.push(peer);
-        start = end;
     }
     peers
 }
@@ -511,8 +485,8 @@ struct RunScan {
 }
 
 impl RunScan {
-    /// `head` is the first conversation of `run`.
-    fn of(head: &Conversation, run: &[Conversation]) -> Self {
+    /// Scans the conversations of the first one's interface, which stand together, and says how many they are.
+    fn of(head: &Conversation, conversations: &[Conversation]) -> (Self, usize) {
         let mut scan = Self {
             first: EventTime::MAX,
             last: EventTime::MIN,
@@ -524,28 +498,35 @@ impl RunScan {
         };
         let ends = [head.client, head.server];
         let mut common = [true; 2];
-        // Those of one flow log and action stand together.
-        for same in run.chunk_by(|a, b| (a.flow_log, a.rejected) == (b.flow_log, b.rejected)) {
-            let mut flows = 0;
-            for c in same {
-                scan.first = scan.first.min(c.first);
-                scan.last = scan.last.max(c.last);
-                flows += c.flows();
-                scan.new_flows += u64::from(c.new_flows);
-                scan.unsettled += u64::from(!c.settled);
-                for (common, ip) in common.iter_mut().zip(ends) {
-                    *common &= (ip == c.client) | (ip == c.server);
-                }
+        let mut length = 0;
+        // Those of one flow log and action stand together, too.
+        let (mut log, mut of_log) = ((head.flow_log, head.rejected), 0);
+        for c in conversations.iter().take_while(|c| c.eni == head.eni) {
+            if log != (c.flow_log, c.rejected) {
+                scan.add_flows(log, of_log);
+                (log, of_log) = ((c.flow_log, c.rejected), 0);
             }
-            scan.flows += flows;
-            let of = (same[0].flow_log, same[0].rejected);
-            match scan.logs.iter_mut().find(|log| (log.0, log.1) == of) {
-                Some(log) => log.2 += flows,
-                None => scan.logs.push((of.0, of.1, flows)),
+            scan.first = scan.first.min(c.first);
+            scan.last = scan.last.max(c.last);
+            of_log += c.flows();
+            scan.new_flows += u64::from(c.new_flows);
+            scan.unsettled += u64::from(!c.settled);
+            for (common, ip) in common.iter_mut().zip(ends) {
+                *common &= (ip == c.client) | (ip == c.server);
             }
+            length += 1;
         }
+        scan.add_flows(log, of_log);
         scan.common = [0, 1].map(|end| common[end].then_some(ends[end]));
-        scan
+        (scan, length)
+    }
+
+    fn add_flows(&mut self, of: (u32, bool), flows: u64) {
+        self.flows += flows;
+        match self.logs.iter_mut().find(|log| (log.0, log.1) == of) {
+            Some(log) => log.2 += flows,
+            None => self.logs.push((of.0, of.1, flows)),
+        }
     }
 
     /// Per action (accepted, rejected) the flow log of this interface with the most records; ties go to the smallest id.
@@ -752,6 +733,39 @@ fn principals(hour: &AccountHour) -> Vec<PrincipalHour<'_>> {
 }
 
 impl PeerHour {
+    /// Of one contact, which stands at `at` in [`NetworkHour::outbound`].
+    fn new(contact: &Contact, at: u32, c: &Conversation) -> Self {
+        let (sent, received) = (contact.sent(c), contact.received(c));
+        Self {
+            ip: contact.peer,
+            contacts: at..at + 1,
+            outcome: contact.outcome,
+            answered: !c.rejected && received.packets > 0,
+            rejected: c.rejected,
+            flows: c.flows(),
+            sent: sent.bytes,
+            received: received.bytes,
+            first: c.first,
+            last: c.last,
+            kind: OnceCell::new(),
+            name: OnceCell::new(),
+        }
+    }
+
+    /// Adds the next contact.
+    fn add(&mut self, contact: &Contact, c: &Conversation) {
+        let (sent, received) = (contact.sent(c), contact.received(c));
+        self.contacts.end += 1;
+        self.outcome = self.outcome.max(contact.outcome);
+        self.answered |= !c.rejected && received.packets > 0;
+        self.rejected &= c.rejected;
+        self.flows += c.flows();
+        self.sent = self.sent.saturating_add(sent.bytes);
+        self.received = self.received.saturating_add(received.bytes);
+        self.first = self.first.min(c.first);
+        self.last = self.last.max(c.last);
+    }
+
     /// The peer lies outside: neither private nor known as the organisation's or AWS's own.
     #[must_use]
     pub fn is_outside(&self, name: &PeerName) -> bool {
