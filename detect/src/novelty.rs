@@ -156,30 +156,40 @@ pub fn day16(day: Day) -> u16 {
     day.0.clamp(0, i32::from(u16::MAX)) as u16
 }
 
-/// The known keys of one space, to be asked for many of them on one day.
+/// Where hashes stand among sorted ones, for many questions.
 ///
 /// They are read once, in order, as the processor reads ahead best: an entity's keys lie in no cache when its hour comes.
-/// Keys are hashes, so their highest bits tell within a step or two where they are. Whoever chooses keys that are not spread
+/// Keys are hashes, so their highest bits tell within a few steps where they are. Whoever chooses keys that are not spread
 /// evenly makes it a walk over at most [`KNOWN_MAX`] of them.
-pub struct KnownIndex<'k> {
-    known: &'k [KnownKey],
-    day: u16,
+pub(crate) struct HashIndex<'k, T> {
+    items: &'k [T],
     /// What is left of a key after this is below [`STARTS`].
     shift: u32,
-    /// By the highest bits of a key: how many known ones have smaller ones.
+    /// By the highest bits of a key: how many of the items have smaller ones.
     starts: [u16; STARTS + 1],
 }
 
-/// About as many as keys, so that few have the same highest bits.
-const STARTS: usize = KNOWN_MAX;
+/// So many different highest bits: few of up to [`KNOWN_MAX`] keys have the same.
+const STARTS: usize = 256;
 
-impl<'k> KnownIndex<'k> {
-    fn new(known: &'k [KnownKey], day: Day) -> Self {
-        let bits = u64::BITS - known.last().map_or(0, |last| last.key).leading_zeros();
+/// What is kept sorted by a hash.
+pub(crate) trait Hashed {
+    fn key(&self) -> u64;
+}
+
+impl Hashed for KnownKey {
+    fn key(&self) -> u64 {
+        self.key
+    }
+}
+
+impl<'k, T: Hashed> HashIndex<'k, T> {
+    pub fn new(items: &'k [T]) -> Self {
+        let bits = u64::BITS - items.last().map_or(0, Hashed::key).leading_zeros();
         let shift = bits.saturating_sub(STARTS.ilog2());
         let mut starts = [0; STARTS + 1];
-        for (known, upto) in known.iter().zip(1..) {
-            if let Some(start) = starts.get_mut((known.key >> shift) as usize + 1) {
+        for (item, upto) in items.iter().zip(1..) {
+            if let Some(start) = starts.get_mut((item.key() >> shift) as usize + 1) {
                 *start = upto;
             }
         }
@@ -188,17 +198,34 @@ impl<'k> KnownIndex<'k> {
             most = most.max(*start);
             *start = most;
         }
-        Self { known, day: day16(day), shift, starts }
+        Self { items, shift, starts }
+    }
+
+    /// The item of a key, and its place.
+    #[inline]
+    pub fn find(&self, key: u64) -> Option<(usize, &'k T)> {
+        // Full lists hold the smallest hashes: most of what is not in one lies beyond its end.
+        let start = usize::from(*self.starts[..STARTS].get((key >> self.shift) as usize)?);
+        let at = start + self.items.get(start..)?.iter().take_while(|item| item.key() < key).count();
+        self.items.get(at).filter(|item| item.key() == key).map(|item| (at, item))
+    }
+}
+
+/// The known keys of one space, to be asked for many of them on one day.
+pub struct KnownIndex<'k> {
+    keys: HashIndex<'k, KnownKey>,
+    day: u16,
+}
+
+impl<'k> KnownIndex<'k> {
+    fn new(known: &'k [KnownKey], day: Day) -> Self {
+        Self { keys: HashIndex::new(known), day: day16(day) }
     }
 
     /// Where a key stands that is not forgotten, for [`Novelty::touch`].
     #[must_use]
     pub fn place(&self, key: u64) -> Option<(usize, &'k KnownKey)> {
-        // A full map holds the smallest hashes: most of what it does not know lies beyond its end.
-        let start = usize::from(*self.starts[..STARTS].get((key >> self.shift) as usize)?);
-        let walk = self.known.get(start..)?.iter().take_while(|known| known.key < key).count();
-        let found = self.known.get(start + walk).filter(|known| known.key == key)?;
-        (self.day <= found.last.saturating_add(FORGET_DAYS)).then_some((start + walk, found))
+        self.keys.find(key).filter(|(_, found)| self.day <= found.last.saturating_add(FORGET_DAYS))
     }
 
     /// True if `key` is known.
@@ -310,6 +337,11 @@ impl Novelty {
             self.forget(day, delta);
         }
         keys.sort_unstable_by_key(|learned| learned.key);
+        // Many are gone through side by side with what is known, few are looked for in it.
+        let many = 8 * keys.len() > self.known.len();
+        let smaller = |known: &[KnownKey], key: u64| {
+            if many { known.iter().take_while(|k| k.key < key).count() } else { known.partition_point(|k| k.key < key) }
+        };
         // Those that are not known move to the front: more than fit need not be looked at, of those that would come in only
         // the smallest hashes can stay.
         let (mut next, mut added, mut at) = (0, 0, 0);
@@ -321,7 +353,7 @@ impl Novelty {
                 learned.flags &= again.flags;
                 next += 1;
             }
-            at += self.known[at..].partition_point(|known| known.key < learned.key);
+            at += smaller(&self.known[at..], learned.key);
             match self.known.get_mut(at).filter(|known| known.key == learned.key) {
                 Some(known) => {
                     known.last = known.last.max(day);

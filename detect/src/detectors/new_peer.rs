@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::contact::Outcome;
-use crate::detectors::scan::{Alarm, Pair, ScanBaseline, Tally, lateral_pairs};
+use crate::detectors::scan::{Alarm, Pair, ScanBaseline, Tally, Tried, lateral_pairs};
 use crate::detectors::{Context, Detector, attribute, closing, draft};
 use crate::finding::{Finding, Severity};
 use crate::fleet::FleetDelta;
 use crate::novelty::{
-    KNOWN_MAX, KnownIndex, Learned, NAMELESS, Novelty, NoveltyOdds, SETTLING_HOURS, Space, flags, key_of, key_of_bytes, key_of_ip,
+    HashIndex, KNOWN_MAX, KnownIndex, Learned, NAMELESS, Novelty, NoveltyOdds, SETTLING_HOURS, Space, flags, key_of, key_of_bytes,
+    key_of_ip,
 };
 use crate::profile::{Age, warm_up_of};
 use crate::surprise::{self, Evidence, KIND_CAP, LOW, is_signal, level, milli, of_normal, of_p};
@@ -236,9 +237,9 @@ impl<'w, 'a> NetworkLook<'w, 'a> {
         let mut peers = Vec::with_capacity(network.peers.len());
         let mut pairs = Vec::with_capacity(network.outbound.len());
         let mut ports = PortLooks::new();
-        let index = profile.peers.index(day);
+        let (known, tried) = (profile.peers.index(day), profile.scan.tried());
         for (at, peer) in network.peers.iter().enumerate() {
-            let look = classify(network, peer, profile, &index, crowded);
+            let look = classify(network, peer, &known, &tried, crowded);
             for contact in network.contacts(peer) {
                 let outcome = contact.outcome;
                 let port = ports.of(contact.port, contact.protocol, |key| profile.ports.knows(key, day));
@@ -254,9 +255,10 @@ impl<'w, 'a> NetworkLook<'w, 'a> {
                         *best = outcome.max(*best);
                     }
                     _ => {
-                        let tried =
-                            outcome == Outcome::Failed && profile.scan.has_tried(pair_key(contact.peer, contact.port, contact.protocol));
-                        pairs.push(Pair { peer: at as u32, port: contact.port, protocol: contact.protocol, outcome, port_known, tried });
+                        let (port, protocol) = (contact.port, contact.protocol);
+                        let key = if outcome == Outcome::Failed { pair_key(contact.peer, port, protocol) } else { 0 };
+                        let tried = outcome == Outcome::Failed && tried.find(key).is_some();
+                        pairs.push(Pair { peer: at as u32, port, protocol, outcome, port_known, tried, key });
                     }
                 }
             }
@@ -267,7 +269,7 @@ impl<'w, 'a> NetworkLook<'w, 'a> {
 }
 
 /// The hash of a (peer, port, protocol) that was tried.
-pub(crate) fn pair_key(ip: Ip, port: u16, protocol: u8) -> u64 {
+fn pair_key(ip: Ip, port: u16, protocol: u8) -> u64 {
     let [high, low] = port.to_be_bytes();
     key_of_ip(Space::Peer, 3, ip, [high, low, protocol])
 }
@@ -277,7 +279,7 @@ pub(crate) fn tried_key(ip: Ip) -> u64 {
     key_of_ip(Space::Peer, 4, ip, [])
 }
 
-fn classify(network: &NetworkHour<'_>, peer: &PeerHour, profile: &NetworkProfile, peers: &KnownIndex<'_>, crowded: bool) -> PeerLook {
+fn classify(network: &NetworkHour<'_>, peer: &PeerHour, peers: &KnownIndex<'_>, tried: &HashIndex<'_, Tried>, crowded: bool) -> PeerLook {
     let learnable = peer.answered && peer.outcome != Outcome::Failed;
     let private = peer.ip.is_private();
     let address = address_key(peer.ip, private, &network.hour.account);
@@ -292,7 +294,7 @@ fn classify(network: &NetworkHour<'_>, peer: &PeerHour, profile: &NetworkProfile
     if crowded {
         let familiarity = match known_address {
             Some(_) => Familiarity::Known,
-            None if !learnable && profile.scan.has_tried(tried_key(peer.ip)) => Familiarity::Tried,
+            None if !learnable && tried.find(tried_key(peer.ip)).is_some() => Familiarity::Tried,
             None => Familiarity::New,
         };
         return PeerLook { place: known_place, ..look(familiarity, address) };
@@ -314,7 +316,7 @@ fn classify(network: &NetworkHour<'_>, peer: &PeerHour, profile: &NetworkProfile
     };
     if known {
         look(Familiarity::Known, key)
-    } else if !learnable && profile.scan.has_tried(tried_key(peer.ip)) {
+    } else if !learnable && tried.find(tried_key(peer.ip)).is_some() {
         look(Familiarity::Tried, key)
     } else {
         look(Familiarity::New, key)

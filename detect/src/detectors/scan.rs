@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::contact::{Contact, Outcome};
-use crate::detectors::new_peer::{Familiarity, NetworkLook, NetworkProfile, pair_key, tried_key};
+use crate::detectors::new_peer::{Familiarity, NetworkLook, NetworkProfile, tried_key};
 use crate::detectors::{Context, Detector, attribute, closing, draft, surprise_of};
 use crate::finding::{Finding, Severity};
 use crate::fleet::FleetDelta;
-use crate::novelty::{NoveltyOdds, Space, day16};
+use crate::novelty::{HashIndex, Hashed, NoveltyOdds, Space, day16};
 use crate::profile::warm_up_of;
 use crate::surprise::{CAP, Evidence, MEDIUM, level, milli, of_p};
 use crate::text;
@@ -58,6 +58,8 @@ pub struct Pair {
     pub port_known: bool,
     /// It was tried in vain before.
     pub tried: bool,
+    /// If it failed: what it is remembered by as tried.
+    pub key: u64,
 }
 
 /// What detector 8 remembers of an entity.
@@ -69,9 +71,18 @@ pub struct ScanBaseline {
     pub bad: u32,
     /// The last 24 hours.
     hours: Vec<ScanHour>,
-    /// What was tried in vain: (hash, last day), sorted, the smallest hashes.
+    /// What was tried in vain, sorted, the smallest hashes.
     #[serde(with = "crate::packed")]
-    tried: Vec<(u64, u16)>,
+    tried: Vec<Tried>,
+}
+
+/// What was tried in vain: (hash, last day).
+pub(crate) type Tried = (u64, u16);
+
+impl Hashed for Tried {
+    fn key(&self) -> u64 {
+        self.0
+    }
 }
 
 /// First contacts of one hour.
@@ -85,10 +96,9 @@ struct ScanHour {
 }
 
 impl ScanBaseline {
-    /// True if this peer, or peer and port, failed before.
-    #[must_use]
-    pub fn has_tried(&self, key: u64) -> bool {
-        self.tried.binary_search_by_key(&key, |t| t.0).is_ok()
+    /// The peers, and peers and ports, that failed before.
+    pub(crate) fn tried(&self) -> HashIndex<'_, Tried> {
+        HashIndex::new(&self.tried)
     }
 
     /// The usual share of first contacts that are answered: 5 % lower bound (Wilson), between .3 and .95.
@@ -108,7 +118,7 @@ impl ScanBaseline {
         self.tried.retain(|(_, last)| day <= last.saturating_add(TRIED_DAYS));
     }
 
-    /// True if `key` is among what was tried, or would come in: of a full list most keys lie beyond the end.
+    /// True if `key` is among what was tried, or would come in.
     fn admits(&self, key: u64) -> bool {
         self.tried.len() < TRIED_MAX || self.tried.last().is_some_and(|last| key <= last.0)
     }
@@ -315,11 +325,7 @@ impl Detector for Scan {
                 tried.push(key);
             }
         };
-        for pair in look.pairs.iter().filter(|p| p.outcome == Outcome::Failed) {
-            if let Some(peer) = network.peers.get(pair.peer as usize) {
-                add(pair_key(peer.ip, pair.port, pair.protocol));
-            }
-        }
+        look.pairs.iter().filter(|p| p.outcome == Outcome::Failed).for_each(|pair| add(pair.key));
         for (peer, seen) in network.peers.iter().zip(&look.peers) {
             if seen.familiarity != Familiarity::Known && (peer.outcome == Outcome::Failed || !peer.answered) {
                 add(tried_key(peer.ip));
@@ -755,14 +761,15 @@ mod tests {
 
     #[test]
     fn what_was_tried_is_capped_by_hash_and_forgotten() {
+        let has_tried = |scan: &ScanBaseline, key| scan.tried().find(key).is_some();
         let mut scan = ScanBaseline::default();
         let keys: Vec<u64> = (0..1000).map(|k| k * 7).collect();
         scan.remember(&mut keys.iter().rev().copied().collect(), 100);
-        assert!(scan.has_tried(0) && scan.has_tried(255 * 7) && !scan.has_tried(256 * 7) && !scan.has_tried(1));
+        assert!(has_tried(&scan, 0) && has_tried(&scan, 255 * 7) && !has_tried(&scan, 256 * 7) && !has_tried(&scan, 1));
         assert!(scan.admits(255 * 7) && scan.admits(1) && !scan.admits(256 * 7));
         scan.remember(&mut vec![3, 7, 3], 120);
-        assert!(scan.has_tried(3) && scan.has_tried(254 * 7) && !scan.has_tried(255 * 7));
+        assert!(has_tried(&scan, 3) && has_tried(&scan, 254 * 7) && !has_tried(&scan, 255 * 7));
         scan.forget(131);
-        assert!(scan.has_tried(3) && scan.has_tried(7) && !scan.has_tried(0) && scan.tried.len() == 2);
+        assert!(has_tried(&scan, 3) && has_tried(&scan, 7) && !has_tried(&scan, 0) && scan.tried.len() == 2);
     }
 }
