@@ -480,7 +480,7 @@ mod tests {
         assert!(records(&longer).is_err());
         let mut foreign = good;
         foreign[6] = 9;
-        assert!(records(&foreign).unwrap_err().to_string().contains("version 9, this flowtrail reads 2"));
+        assert!(records(&foreign).unwrap_err().to_string().contains(&format!("version 9, this flowtrail reads {VERSION}")));
     }
 
     proptest! {

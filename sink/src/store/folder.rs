@@ -353,7 +353,10 @@ fn claim_temp(root: &Path) -> io::Result<Temp> {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
-    for number in 0..10_000u32 {
+    // A name is used once in a process: two stores that take one another's folder for dead must not end up in the same.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    for _ in 0..10_000 {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = all.join(format!("{}-{number}", std::process::id()));
         match fs::create_dir(&folder) {
             Ok(()) => {}
