@@ -133,17 +133,14 @@ impl Judge {
             Ok(())
         };
         let threads = bench.threads.clamp(1, work.len().max(1));
-        if threads == 1 {
-            run()?;
-        } else {
-            std::thread::scope(|scope| -> Result<()> {
-                let handles: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
-                for handle in handles {
-                    handle.join().map_err(|_| anyhow::anyhow!("a judging thread failed: this is a bug"))??;
-                }
-                Ok(())
-            })?;
-        }
+        // One thread, too: the C library hands it the memory that a reader thread left behind.
+        std::thread::scope(|scope| -> Result<()> {
+            let handles: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+            for handle in handles {
+                handle.join().map_err(|_| anyhow::anyhow!("a judging thread failed: this is a bug"))??;
+            }
+            Ok(())
+        })?;
         let mut said = Said::default();
         for item in work.into_iter().flat_map(|group| group.into_inner().unwrap_or_else(PoisonError::into_inner).accounts) {
             self.profiles.insert(item.account.to_owned(), item.profiles);
