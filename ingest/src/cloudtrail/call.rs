@@ -133,7 +133,7 @@ impl<'a> ApiCall<'a> {
         if self.identity.kind.as_deref() != Some("AssumedRole") {
             return None;
         }
-        let of_principal = self.identity.principal_id.as_deref().and_then(|p| p.split_once(':')).map(|(_, s)| s);
+        let of_principal = self.identity.principal_id.as_deref().and_then(|p| p.get(memchr::memchr(b':', p.as_bytes())? + 1..));
         of_principal.or_else(|| self.identity.arn.as_deref().and_then(|a| a.rsplit('/').next()))
     }
 }

@@ -16,7 +16,7 @@ use crate::prefetch::prefetch;
 const PIECE: usize = 32 << 10;
 
 /// How far ahead text is asked for, in bytes.
-const AHEAD: usize = 2048;
+const AHEAD: usize = 8 << 10;
 
 /// The tokens of a piece of text. Its memory is used again.
 #[derive(Clone, Debug)]
