@@ -1095,6 +1095,30 @@ mod tests {
     }
 
     #[test]
+    fn conversations_of_one_tag_are_told_apart() {
+        // So many that dozens meet another one of their tag on the way, once when they are new and once when they are not.
+        let record = |n: u16| Record {
+            unit: 0,
+            eni: 0,
+            src: (n % 200) as u8,
+            dst: 250,
+            ports: (20_000 + n / 200, 40_003),
+            protocol: 17,
+            flags: None,
+            egress: None,
+            reject: false,
+            v6: false,
+            packet: false,
+            end: 7200,
+            bytes: u64::from(n),
+        };
+        let records: Vec<Record> = (0..60_000).chain(0..60_000).map(record).collect();
+        let summed = told(&hours(&records, &[0], 0, 3));
+        assert_eq!(summed.len(), 60_000);
+        assert!(summed == naive(&records), "a conversation has another one's records");
+    }
+
+    #[test]
     fn texts_with_equal_ends_are_told_apart() {
         let mut texts = Interner::default();
         // Of one length and with one beginning and end: all in one place of the recent ones. Short texts have none.
