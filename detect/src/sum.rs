@@ -1119,6 +1119,13 @@ mod tests {
     }
 
     #[test]
+    fn seconds_end_in_1970_and_2106() {
+        assert_eq!(seconds([-5, 1 << 40]), [0, u32::MAX]);
+        assert_eq!(seconds([i64::from(u32::MAX), 1 << 32]), [u32::MAX, u32::MAX]);
+        assert_eq!(seconds([1_700_000_000, 0]), [1_700_000_000, 0]);
+    }
+
+    #[test]
     fn texts_with_equal_ends_are_told_apart() {
         let mut texts = Interner::default();
         // Of one length and with one beginning and end: all in one place of the recent ones. Short texts have none.

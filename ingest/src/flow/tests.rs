@@ -127,14 +127,23 @@ fn a_second_header_switches_the_layout_and_is_no_record() {
 #[test]
 fn inner_addresses_are_kept_where_they_differ() {
     let layout = Layout::compile("srcaddr dstaddr pkt-srcaddr pkt-dstaddr").unwrap();
-    let lines = "10.0.1.5 10.0.0.220 10.0.1.5 203.0.113.5\n10.0.0.1 10.0.0.2 10.0.0.1 10.0.0.2\n10.0.0.1 10.0.0.2 - 10.0.0.9\n- - 10.0.0.1 10.0.0.2\n";
-    let seen = same_everywhere(lines.repeat(30).as_bytes(), &layout, Ask::hot(EventTime::MAX));
+    // The last two: inner addresses that begin as the outer ones do, and the other way round.
+    let lines = [
+        "10.0.1.5 10.0.0.220 10.0.1.5 203.0.113.5",
+        "10.0.0.1 10.0.0.2 10.0.0.1 10.0.0.2",
+        "10.0.0.1 10.0.0.2 - 10.0.0.9",
+        "- - 10.0.0.1 10.0.0.2",
+        "10.0.0.1 10.0.0.2 10.0.0.1 10.0.0.23",
+        "10.0.0.1 10.0.0.23 10.0.0.1 10.0.0.2",
+    ];
+    let seen = same_everywhere(format!("{}\n", lines.join("\n")).repeat(30).as_bytes(), &layout, Ask::hot(EventTime::MAX));
     let (batch, _) = &seen.batches[0];
     let ip = |text| Ip::parse(text).unwrap();
-    assert_eq!(batch.packet_addrs[..2], [(0, ip("10.0.1.5"), ip("203.0.113.5")), (2, ip("10.0.0.1"), ip("10.0.0.9"))]);
+    let inner = [(0, "10.0.1.5", "203.0.113.5"), (2, "10.0.0.1", "10.0.0.9"), (4, "10.0.0.1", "10.0.0.23"), (5, "10.0.0.1", "10.0.0.2")];
+    assert_eq!(batch.packet_addrs[..4], inner.map(|(row, a, b)| (row, ip(a), ip(b))));
     assert_eq!(
-        (batch.packet_addrs.len(), batch.marks[..4].iter().map(|m| m & marks::PKT != 0).collect::<Vec<_>>()),
-        (60, vec![true, false, true, false])
+        (batch.packet_addrs.len(), batch.marks[..6].iter().map(|m| m & marks::PKT != 0).collect::<Vec<_>>()),
+        (120, vec![true, false, true, false, true, true])
     );
 }
 
