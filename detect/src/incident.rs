@@ -3,12 +3,15 @@
 //! The join is a fold over a set of (hour, finding): which hour was judged first, or judged again, does not show. So
 //! `replay`, which judges an hour once, and `run`, which looks several times, end with the same row.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use flowtrail_enrich::{Attribution, Candidate};
 use flowtrail_ingest::{Day, EventTime, Hour};
 use serde::{Deserialize, Serialize};
 
+use crate::entity::short_name;
 use crate::finding::{EvidenceRef, Finding, Severity};
+use crate::window::union;
 
 /// The id of what is asked: BLAKE3-128 of (detector, account and entity, subject, UTC day), in hex.
 #[must_use]
@@ -43,9 +46,11 @@ struct Part {
     bytes_out: i64,
     bytes_in: i64,
     coverage_milli: i64,
+    attribution: String,
+    candidates: Vec<Candidate>,
     #[serde(with = "crate::finding::by_object")]
     evidence: Vec<EvidenceRef>,
-    /// All of it but for the evidence. `None` when another hour speaks louder for good: the texts of a day's hours are
+    /// All the rest of it. `None` when another hour speaks louder for good: the texts of a day's hours are
     /// most of what there is to keep, and no join would show them.
     finding: Option<Box<Finding>>,
 }
@@ -61,6 +66,8 @@ impl From<Finding> for Part {
             bytes_out: finding.bytes_out,
             bytes_in: finding.bytes_in,
             coverage_milli: finding.coverage_milli,
+            attribution: std::mem::take(&mut finding.attribution),
+            candidates: std::mem::take(&mut finding.candidates),
             evidence: std::mem::take(&mut finding.evidence),
             finding: Some(Box::new(finding)),
         }
@@ -181,21 +188,51 @@ fn join(parts: &BTreeMap<Hour, Part>) -> Option<Finding> {
     Some(joined.said_by(finding))
 }
 
-/// Hours joined: counters are summed, the span is the whole, evidence the earliest.
+/// Hours joined: counters are summed, the span is the whole, evidence the earliest, and who may have done it is whoever may have
+/// in one of them.
 struct Joined {
     loudest: Hour,
     hours: usize,
     sum: Part,
+    /// Names of candidates that the loudest hour has not.
+    others: Vec<String>,
+    /// The loudest hour's name is proven, and another hour's is not.
+    unproven: bool,
 }
 
 impl Joined {
     fn of(parts: &BTreeMap<Hour, Part>) -> Option<Self> {
-        let loudest = loudest(parts.iter())?.0;
-        let first = parts.values().next()?;
+        let (loudest, speaker) = loudest(parts.iter())?;
+        let mut sum = Part {
+            attribution: speaker.attribution.clone(),
+            candidates: speaker.candidates.clone(),
+            evidence: Vec::new(),
+            finding: None,
+            ..*speaker
+        };
         if parts.len() == 1 {
-            return Some(Self { loudest, hours: 1, sum: Part { evidence: first.evidence.clone(), finding: None, ..*first } });
+            sum.evidence.clone_from(&speaker.evidence);
+            return Some(Self { loudest, hours: 1, sum, others: Vec::new(), unproven: false });
         }
-        let mut sum = Part { count: 0, bytes_out: 0, bytes_in: 0, evidence: Vec::new(), finding: None, ..*first };
+        let (mut others, mut unproven) = (Vec::new(), false);
+        let alike = |part: &Part| {
+            let arns = |part: &'_ Part| part.candidates.iter().map(|c| c.arn.clone()).collect::<BTreeSet<_>>();
+            part.attribution == speaker.attribution && (part.candidates == speaker.candidates || arns(part) == arns(speaker))
+        };
+        if !parts.values().all(alike) {
+            // The loudest first, so that what it says of its own candidates stays.
+            let answers = std::iter::once(speaker).chain(parts.iter().filter(|(hour, _)| **hour != loudest).map(|(_, part)| part));
+            sum.candidates = union(answers.map(|part| part.candidates.as_slice()));
+            let exact = Attribution::Exact.as_str();
+            let proven = sum.candidates.len() == 1 && parts.values().all(|part| part.attribution == exact);
+            if !sum.candidates.is_empty() && !proven {
+                Attribution::Candidates.as_str().clone_into(&mut sum.attribution);
+            }
+            unproven = speaker.attribution == exact && !proven;
+            let news = sum.candidates.iter().filter(|c| speaker.candidates.iter().all(|known| known.arn != c.arn));
+            others = news.map(|c| short_name(&c.arn).to_owned()).collect();
+        }
+        (sum.count, sum.bytes_out, sum.bytes_in) = (0, 0, 0);
         for part in parts.values() {
             sum.window = (sum.window.0.min(part.window.0), sum.window.1.max(part.window.1));
             sum.seen = (sum.seen.0.min(part.seen.0), sum.seen.1.max(part.seen.1));
@@ -210,7 +247,7 @@ impl Joined {
                 }
             }
         }
-        Some(Self { loudest, hours: parts.len(), sum })
+        Some(Self { loudest, hours: parts.len(), sum, others, unproven })
     }
 
     /// The finding of the loudest hour, with what all of them say.
@@ -219,10 +256,17 @@ impl Joined {
         (finding.first_seen, finding.last_seen) = self.sum.seen;
         (finding.count, finding.bytes_out, finding.bytes_in) = (self.sum.count, self.sum.bytes_out, self.sum.bytes_in);
         finding.coverage_milli = self.sum.coverage_milli;
+        (finding.attribution, finding.candidates) = (self.sum.attribution, self.sum.candidates);
         finding.evidence = self.sum.evidence;
         if self.hours > 1 {
             let noted = format!("\nSeen in {} hours of that day; the numbers above are those of the hour that spoke loudest.", self.hours);
             finding.explanation.push_str(&noted);
+        }
+        if !self.others.is_empty() {
+            let names = crate::text::listed(self.others.iter().map(String::as_str), 6);
+            finding.explanation.push_str(&format!(" In other hours it may also have been {names}."));
+        } else if self.unproven {
+            finding.explanation.push_str(" In other hours who it was is not proven.");
         }
         finding
     }
@@ -281,6 +325,39 @@ mod tests {
         incidents.replace_hour("1", Hour(25), Vec::new());
         incidents.replace_hour("1", Hour(26), Vec::new());
         assert!(incidents.is_empty() && incidents.hours.is_empty());
+    }
+
+    #[test]
+    fn whoever_may_have_done_it_in_one_hour_is_a_candidate() {
+        let said = |hour: i32, score: i64, attribution: &str, names: &[&str]| {
+            let each =
+                |name: &&str| Candidate { arn: format!("f:{name}"), weight_milli: 1000 / names.len() as u32, evidence: hour.to_string() };
+            Finding { attribution: attribution.into(), candidates: names.iter().map(each).collect(), ..part(1, hour, 1, score) }
+        };
+        let joined = |hours: Vec<Finding>| {
+            let mut incidents = Incidents::default();
+            for finding in hours {
+                incidents.seal_hour("1", finding.window_start.hour(), vec![finding]);
+            }
+            let finding = incidents.get("id1").unwrap();
+            let names: Vec<_> = finding.candidates.iter().map(|c| format!("{} {} {}", &c.arn[2..], c.weight_milli, c.evidence)).collect();
+            let told = finding.explanation.split_once("loudest.").map(|(_, told)| told.trim().to_owned());
+            (finding.attribution, names.join(", "), told.unwrap_or_default())
+        };
+        let of = |attribution: &str, names: &str, told: &str| (attribution.to_owned(), names.to_owned(), told.to_owned());
+        assert_eq!(
+            joined(vec![said(24, 1, "candidates", &["a", "b", "c", "d"]), said(25, 9, "candidates", &["a", "b"])]),
+            of("candidates", "a 375 25, b 375 25, c 125 24, d 125 24", "In other hours it may also have been c and d.")
+        );
+        // Proven twice, but not of one function.
+        assert_eq!(
+            joined(vec![said(24, 9, "exact", &["a"]), said(25, 1, "exact", &["b"])]),
+            of("candidates", "a 500 24, b 500 25", "In other hours it may also have been b.")
+        );
+        let unproven = "In other hours who it was is not proven.";
+        assert_eq!(joined(vec![said(24, 9, "exact", &["a"]), said(25, 1, "unknown", &[])]), of("candidates", "a 1000 24", unproven));
+        assert_eq!(joined(vec![said(24, 1, "exact", &["a"]), said(25, 9, "exact", &["a"])]), of("exact", "a 1000 25", ""));
+        assert_eq!(joined(vec![said(24, 1, "unknown", &[]), said(25, 9, "unknown", &[])]), of("unknown", "", ""));
     }
 
     #[test]

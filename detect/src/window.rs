@@ -386,22 +386,7 @@ impl<'a> NetworkHour<'a> {
         if owners.iter().all(|o| o.attribution == head.attribution && o.candidates == head.candidates) {
             return (head.attribution, head.candidates.clone());
         }
-        let mut candidates: Vec<Candidate> = Vec::new();
-        for candidate in owners.iter().flat_map(|o| &o.candidates) {
-            match candidates.iter_mut().find(|c| c.arn == candidate.arn) {
-                Some(known) => known.weight_milli += candidate.weight_milli,
-                None => candidates.push(candidate.clone()),
-            }
-        }
-        let total: u32 = candidates.iter().map(|c| c.weight_milli).sum();
-        for candidate in &mut candidates {
-            candidate.weight_milli = (u64::from(candidate.weight_milli) * 1000 / u64::from(total.max(1))) as u32;
-        }
-        candidates.sort_by(|a, b| b.weight_milli.cmp(&a.weight_milli).then_with(|| a.arn.cmp(&b.arn)));
-        let rest = 1000u32.saturating_sub(candidates.iter().map(|c| c.weight_milli).sum());
-        if let Some(first) = candidates.first_mut() {
-            first.weight_milli += rest;
-        }
+        let candidates = union(owners.iter().map(|o| o.candidates.as_slice()));
         let same_function = candidates.len() == 1 && owners.iter().all(|o| o.attribution == Attribution::Exact);
         let kind = if same_function {
             Attribution::Exact
@@ -771,6 +756,28 @@ impl PeerHour {
     pub fn is_outside(&self, name: &PeerName) -> bool {
         name.kind == PeerKind::Internet && !self.ip.is_private()
     }
+}
+
+/// Who may have done what several answers speak of: the union of their candidates, each weighted by its mean. Of what speaks for
+/// one, the first is kept.
+pub(crate) fn union<'c>(answers: impl Iterator<Item = &'c [Candidate]>) -> Vec<Candidate> {
+    let mut candidates: Vec<Candidate> = Vec::new();
+    for candidate in answers.flatten() {
+        match candidates.iter_mut().find(|c| c.arn == candidate.arn) {
+            Some(known) => known.weight_milli += candidate.weight_milli,
+            None => candidates.push(candidate.clone()),
+        }
+    }
+    let total: u32 = candidates.iter().map(|c| c.weight_milli).sum();
+    for candidate in &mut candidates {
+        candidate.weight_milli = (u64::from(candidate.weight_milli) * 1000 / u64::from(total.max(1))) as u32;
+    }
+    candidates.sort_by(|a, b| b.weight_milli.cmp(&a.weight_milli).then_with(|| a.arn.cmp(&b.arn)));
+    let rest = 1000u32.saturating_sub(candidates.iter().map(|c| c.weight_milli).sum());
+    if let Some(first) = candidates.first_mut() {
+        first.weight_milli += rest;
+    }
+    candidates
 }
 
 #[cfg(test)]
