@@ -196,6 +196,8 @@ struct Joined {
     sum: Part,
     /// Names of candidates that the loudest hour has not.
     others: Vec<String>,
+    /// The loudest hour has candidates.
+    named: bool,
     /// The loudest hour's name is proven, and another hour's is not.
     unproven: bool,
 }
@@ -212,7 +214,7 @@ impl Joined {
         };
         if parts.len() == 1 {
             sum.evidence.clone_from(&speaker.evidence);
-            return Some(Self { loudest, hours: 1, sum, others: Vec::new(), unproven: false });
+            return Some(Self { loudest, hours: 1, sum, others: Vec::new(), named: false, unproven: false });
         }
         let (mut others, mut unproven) = (Vec::new(), false);
         let alike = |part: &Part| {
@@ -247,7 +249,7 @@ impl Joined {
                 }
             }
         }
-        Some(Self { loudest, hours: parts.len(), sum, others, unproven })
+        Some(Self { loudest, hours: parts.len(), sum, others, named: !speaker.candidates.is_empty(), unproven })
     }
 
     /// The finding of the loudest hour, with what all of them say.
@@ -264,9 +266,11 @@ impl Joined {
         }
         if !self.others.is_empty() {
             let names = crate::text::listed(self.others.iter().map(String::as_str), 6);
-            finding.explanation.push_str(&format!(" In other hours it may also have been {names}."));
+            // The loudest hour's interface may be known to have been no function's.
+            let also = if self.named { "also " } else { "" };
+            finding.explanation.push_str(&format!(" In other hours it may {also}have been {names}."));
         } else if self.unproven {
-            finding.explanation.push_str(" In other hours who it was is not proven.");
+            finding.explanation.push_str(" Not every hour proves that it was this function.");
         }
         finding
     }
@@ -354,8 +358,12 @@ mod tests {
             joined(vec![said(24, 9, "exact", &["a"]), said(25, 1, "exact", &["b"])]),
             of("candidates", "a 500 24, b 500 25", "In other hours it may also have been b.")
         );
-        let unproven = "In other hours who it was is not proven.";
+        let unproven = "Not every hour proves that it was this function.";
         assert_eq!(joined(vec![said(24, 9, "exact", &["a"]), said(25, 1, "unknown", &[])]), of("candidates", "a 1000 24", unproven));
+        assert_eq!(
+            joined(vec![said(24, 9, "other", &[]), said(25, 1, "exact", &["a"])]),
+            of("candidates", "a 1000 25", "In other hours it may have been a.")
+        );
         assert_eq!(joined(vec![said(24, 1, "exact", &["a"]), said(25, 9, "exact", &["a"])]), of("exact", "a 1000 25", ""));
         assert_eq!(joined(vec![said(24, 1, "unknown", &[]), said(25, 9, "unknown", &[])]), of("unknown", "", ""));
     }

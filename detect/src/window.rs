@@ -758,8 +758,8 @@ impl PeerHour {
     }
 }
 
-/// Who may have done what several answers speak of: the union of their candidates, each weighted by its mean. Of what speaks for
-/// one, the first is kept.
+/// Who may have done what several answers speak of: the union of their candidates. Weights are added up and scaled to 1000, so
+/// that an answer without candidates has no say. Of what speaks for one, the first is kept.
 pub(crate) fn union<'c>(answers: impl Iterator<Item = &'c [Candidate]>) -> Vec<Candidate> {
     let mut candidates: Vec<Candidate> = Vec::new();
     for candidate in answers.flatten() {
