@@ -4,7 +4,7 @@
 //! the units it had committed. Judging starts when reading is done, from the first hour: the outcome is that of one pass
 //! over all that was ever read. The same input again finds nothing new and changes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use crossbeam_channel::{Receiver, Sender};
 use dashmap::{DashMap, Entry};
-use flowtrail_detect::{Block, Facts};
+use flowtrail_detect::{Block, Facts, Incidents};
 use flowtrail_enrich::Timelines;
 use flowtrail_ingest::{Day, EventTime, Hour, UnitId};
 use flowtrail_sink::tables::findings::{FindingRow, finding_json};
@@ -255,21 +255,21 @@ impl Replay {
         let mut standing = Vec::new();
         let days = lane.known.days();
         let mut open: Option<Day> = None;
-        let mut last_judged: Option<(Day, Learned)> = None;
+        let mut open_incidents: BTreeMap<String, Incidents> = BTreeMap::new();
         for day in days.iter().copied() {
-            // Days without a record age the fleet's tables too.
-            while let Some(before) = open.filter(|b| *b < day) {
-                if before.next().start() <= sealed_until {
-                    judge.close_day(before);
-                }
+            // Days without a record age the fleet's tables too. Shortly after midnight the day before is open still.
+            while let Some(before) = open.filter(|b| *b < day && b.next().start() <= sealed_until) {
+                judge.close_day(before);
                 open = Some(before.next());
             }
-            open = Some(day);
+            open.get_or_insert(day);
             said.absorb(judge.day(&bench, &StoredDay::of(lane, day, &|_, _| true))?);
             let findings = if day.next().start() > sealed_until || Some(&day) == days.last() {
                 // `run` may go on here: these incidents can still grow.
                 let (findings, incidents) = judge.take_open_findings();
-                last_judged = Some((day, Learned { incidents, ..Learned::default() }));
+                for (account, of_day) in incidents {
+                    open_incidents.entry(account).or_default().absorb(of_day);
+                }
                 findings
             } else {
                 judge.take_findings()
@@ -304,7 +304,7 @@ impl Replay {
             fleet: judge.fleet,
             deltas: judge.deltas,
             open_day: open,
-            incidents: last_judged.map(|l| l.1.incidents).unwrap_or_default(),
+            incidents: open_incidents,
         });
         lane.known.judged = Judged { config_hash: self.setup.config_hash, unsealed, stale: false, learning, sealed_before: None };
         Ok(Some(said))

@@ -247,12 +247,23 @@ fn what_comes_during_a_listing_is_not_overtaken_by_it() {
 
 #[test]
 fn it_goes_on_from_what_a_replay_left() {
+    goes_on_from(60, 2);
+}
+
+/// Two days are open then.
+#[test]
+fn it_goes_on_from_what_a_replay_left_shortly_after_midnight() {
+    goes_on_from(49, 1);
+}
+
+/// After a replay of so many hours of which the day with this number is the first that is open.
+fn goes_on_from(hours: i32, open_day: i32) {
     let world = World::new();
     let first = FIRST.first_hour();
-    (0..60).for_each(|n| world.deliver(Hour(first.0 + n), 300));
+    (0..hours).for_each(|n| world.deliver(Hour(first.0 + n), 300));
     let run = world.run();
     let input = world.folder.path().join("in").display().to_string();
-    let as_of = Hour(first.0 + 60).start();
+    let as_of = Hour(first.0 + hours).start();
     crate::replay::Replay {
         setup: world.run().setup,
         inputs: inputs(&input),
@@ -265,11 +276,11 @@ fn it_goes_on_from_what_a_replay_left() {
     .run()
     .unwrap();
     let mut live = run.open().unwrap();
-    assert_eq!(live.sealed_before, Some(Hour(first.0 + 58)));
-    (60..100).for_each(|n| world.deliver(Hour(first.0 + n), 300));
+    assert_eq!((live.sealed_before, live.open_day), (Some(Hour(first.0 + hours - 2)), Some(Day(FIRST.0 + open_day))));
+    (hours..100).for_each(|n| world.deliver(Hour(first.0 + n), 300));
     to_the_end(&run, &mut live);
     run.finish(&mut live).unwrap();
-    assert_eq!((live.summary.units.late, live.summary.units.applied), (0, 40));
+    assert_eq!((live.summary.units.late, live.summary.units.applied), (0, 100 - hours as u64));
     let covered = world.covered();
     assert_eq!(covered.len(), 100);
     let told_once = covered.values().filter(|counts| **counts == (4, 4)).count();
