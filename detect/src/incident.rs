@@ -224,13 +224,13 @@ impl Joined {
         if !parts.values().all(alike) {
             // The loudest first, so that what it says of its own candidates stays.
             let answers = std::iter::once(speaker).chain(parts.iter().filter(|(hour, _)| **hour != loudest).map(|(_, part)| part));
-            sum.candidates = union(answers.map(|part| part.candidates.as_slice()));
             let exact = Attribution::Exact.as_str();
-            let proven = sum.candidates.len() == 1 && parts.values().all(|part| part.attribution == exact);
-            if !sum.candidates.is_empty() && !proven {
-                Attribution::Candidates.as_str().clone_into(&mut sum.attribution);
+            let (kind, candidates) = union(answers.map(|part| (part.attribution == exact, part.candidates.as_slice())));
+            if let Some(kind) = kind {
+                kind.as_str().clone_into(&mut sum.attribution);
             }
-            unproven = speaker.attribution == exact && !proven;
+            sum.candidates = candidates;
+            unproven = speaker.attribution == exact && kind != Some(Attribution::Exact);
             let news = sum.candidates.iter().filter(|c| speaker.candidates.iter().all(|known| known.arn != c.arn));
             others = news.map(|c| short_name(&c.arn).to_owned()).collect();
         }

@@ -386,16 +386,8 @@ impl<'a> NetworkHour<'a> {
         if owners.iter().all(|o| o.attribution == head.attribution && o.candidates == head.candidates) {
             return (head.attribution, head.candidates.clone());
         }
-        let candidates = union(owners.iter().map(|o| o.candidates.as_slice()));
-        let same_function = candidates.len() == 1 && owners.iter().all(|o| o.attribution == Attribution::Exact);
-        let kind = if same_function {
-            Attribution::Exact
-        } else if !candidates.is_empty() {
-            Attribution::Candidates
-        } else {
-            owners.iter().map(|o| o.attribution).max().unwrap_or_default()
-        };
-        (kind, candidates)
+        let (kind, candidates) = union(owners.iter().map(|o| (o.attribution == Attribution::Exact, o.candidates.as_slice())));
+        (kind.unwrap_or_else(|| owners.iter().map(|o| o.attribution).max().unwrap_or_default()), candidates)
     }
 
     /// Where the records of these contacts are: at most [`EVIDENCE_MAX`], the smallest by (time, place).
@@ -758,14 +750,19 @@ impl PeerHour {
     }
 }
 
-/// Who may have done what several answers speak of: the union of their candidates. Weights are added up and scaled to 1000, so
-/// that an answer without candidates has no say. Of what speaks for one, the first is kept.
-pub(crate) fn union<'c>(answers: impl Iterator<Item = &'c [Candidate]>) -> Vec<Candidate> {
+/// Who may have done what several answers speak of, each with whether it is exact: the union of their candidates, and how sure it
+/// is, or `None` if there is no candidate. Weights are added up and scaled to 1000, so that an answer without candidates has no
+/// say. Of what speaks for one, the first is kept.
+pub(crate) fn union<'c>(answers: impl Iterator<Item = (bool, &'c [Candidate])>) -> (Option<Attribution>, Vec<Candidate>) {
     let mut candidates: Vec<Candidate> = Vec::new();
-    for candidate in answers.flatten() {
-        match candidates.iter_mut().find(|c| c.arn == candidate.arn) {
-            Some(known) => known.weight_milli += candidate.weight_milli,
-            None => candidates.push(candidate.clone()),
+    let mut exact = true;
+    for (is_exact, of_answer) in answers {
+        exact &= is_exact;
+        for candidate in of_answer {
+            match candidates.iter_mut().find(|c| c.arn == candidate.arn) {
+                Some(known) => known.weight_milli += candidate.weight_milli,
+                None => candidates.push(candidate.clone()),
+            }
         }
     }
     let total: u32 = candidates.iter().map(|c| c.weight_milli).sum();
@@ -777,7 +774,12 @@ pub(crate) fn union<'c>(answers: impl Iterator<Item = &'c [Candidate]>) -> Vec<C
     if let Some(first) = candidates.first_mut() {
         first.weight_milli += rest;
     }
-    candidates
+    let kind = match candidates.len() {
+        0 => None,
+        1 if exact => Some(Attribution::Exact),
+        _ => Some(Attribution::Candidates),
+    };
+    (kind, candidates)
 }
 
 #[cfg(test)]

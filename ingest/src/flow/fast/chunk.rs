@@ -107,13 +107,13 @@ impl Chunk {
     fn inner<L: Lanes>(&mut self, lanes: L, plan: &Plan, run: Run<'_>) {
         self.inner_same = 0;
         let Some([outer, inner]) = plan.inner else { return };
-        let text = |from: usize| run.text.get(from..from + 64).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 64]);
         let mut same = 0u64;
         run.each(outer, outer + 1, |row, from, to| {
             let (inner_from, _) = run.span(row, inner);
             let (_, inner_to) = run.span(row, inner + 1);
-            let alike =
-                (to - from == inner_to.wrapping_sub(inner_from)) & (to - from <= 64) & lanes.same(text(from), text(inner_from), to - from);
+            let alike = (to - from == inner_to.wrapping_sub(inner_from))
+                & (to - from <= 64)
+                & lanes.same(run.block(from), run.block(inner_from), to - from);
             same |= u64::from(alike) << row;
         });
         // Also where the outer ones are no IPv4 addresses: such a row is bad, or has none.
@@ -175,7 +175,7 @@ impl Chunk {
         for (first, last) in &plan.sticky {
             let (mut before, mut before_len, mut differ) = (&[0; 64], 0, 0u64);
             run.each(*first, *last, |row, from, to| {
-                let here = run.text.get(from..from + 64).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 64]);
+                let here = run.block(from);
                 let same = (to - from == before_len) & (to - from <= 64) & lanes.same(here, before, to - from);
                 differ |= u64::from(!same) << row;
                 (before, before_len) = (here, to - from);

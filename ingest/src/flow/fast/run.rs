@@ -29,6 +29,12 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// The 64 bytes from `from` on; zeros where the text has not so many.
+    #[inline(always)]
+    pub(super) fn block(self, from: usize) -> &'a [u8; 64] {
+        self.text.get(from..from + 64).and_then(<[u8]>::first_chunk).unwrap_or(&[0; 64])
+    }
+
     /// Where one column of one line begins and ends.
     pub(in crate::flow) fn span(self, row: usize, column: usize) -> (usize, usize) {
         let at = row * self.columns + column;
